@@ -1,0 +1,296 @@
+"""The typed configuration: every setting of a run, its default (the `mini` scale) and its meaning.
+
+`config/config.yaml` and `config/schema.json` are generated from these classes; a test catches drift.
+Unknown keys are errors. Nothing in the package asks which scale is running: a scale is only other values.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=0)]
+Size = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, and strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class WorldConfig(Section):
+    """Sizes of the generated world (`data/miniworld`); every split is disjoint by scene and by digit instance."""
+
+    seed: Count = 0
+    """Root of every random stream of the world."""
+    pretrain: Size = 1600
+    """Caption records (one image each) of the alignment stage."""
+    instruct: Size = 3200
+    """Instruction records with an image (one image each)."""
+    text_only: Count = 320
+    """Instruction records without an image."""
+    validation_images: Size = 400
+    """Held-out images on which every choice is made."""
+    validation_questions: Size = 8
+    """Questions per validation image."""
+    vqav2_questions: Size = 1200
+    """VQAv2-style questions."""
+    vqav2_images: Size = 300
+    """Images they share."""
+    gqa_questions: Size = 1200
+    """GQA-style questions."""
+    gqa_images: Size = 300
+    """Images they share."""
+    vizwiz_questions: Size = 1000
+    """VizWiz-style questions, one image each (blurred, cropped, unanswerable)."""
+    scienceqa_image: Size = 600
+    """ScienceQA-style problems with an image."""
+    scienceqa_text: Count = 500
+    """ScienceQA-style problems without one."""
+    textvqa_questions: Size = 1000
+    """TextVQA-style questions, one image each."""
+    pope_questions: Size = 400
+    """POPE rows in each of the three files (random, popular, adversarial)."""
+    mme_lines: Size = 84
+    """Lines in each of the 14 MME task files; two lines belong to one image."""
+    mmbench_questions: Size = 1000
+    """Base questions of MMBench and of MMBench-CN; circular rotations come on top."""
+
+
+class TowerPretrainConfig(Section):
+    """How the mini vision tower is made from nothing (`train/backbones/tower`)."""
+
+    seed: Count = 0
+    """Seeds weights and samples."""
+    crop_steps: Count = 6000
+    """Steps of dense patch labels on packed 48 px crops."""
+    crop_batch: Size = 8
+    """Crops per step (small batches learn digits several times faster per image than batches of 24)."""
+    packed_steps: Count = 150
+    """Steps of dense patch labels on packed whole images, so that attention meets the full grid."""
+    packed_batch: Size = 4
+    """Packed images per step."""
+    contrastive_steps: Count = 300
+    """Steps of image-caption contrast on whole scenes."""
+    contrastive_batch: Size = 16
+    """Scenes per contrastive step."""
+    learning_rate: float = Field(default=3e-3, gt=0)
+    """Peak rate on crops; a third of it on packed images."""
+    contrastive_rate: float = Field(default=1e-3, gt=0)
+    """Peak rate of the contrastive phase."""
+    dense_weight: float = Field(default=0.3, ge=0)
+    """Weight of the dense loss in the contrastive phase."""
+    dense_layers: Size = 5
+    """The dense loss reads the output of this layer."""
+    probe_images: Size = 600
+    """Scenes for training and for testing the linear probes."""
+    save_every: Count = 500
+    """Steps between rolling checkpoints; 0 = none."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto` = bf16 autocast where the processor computes it natively."""
+
+
+class BackbonesConfig(Section):
+    """Where the vision tower and the language model are (the mini ones are shipped with their records)."""
+
+    tower: Path = Path("data/backbones/tower")
+    """Folder of the CLIP vision tower."""
+    llm: Path = Path("data/backbones/llm")
+    """Folder of the LLaMA model with its tokenizer."""
+    pretrain_tower: TowerPretrainConfig = TowerPretrainConfig()
+    """How the shipped tower was made."""
+
+
+class FeaturesConfig(Section):
+    """The frozen tower's hidden states, computed once per image set and memory-mapped."""
+
+    levels: list[int] = [-2, 21, 18, 15, 12, 9, 6, 3]
+    """Levels of a 24-block CLIP (scaled to the tower's depth) that some method reads; -2 is LLaVA's."""
+    batch_size: Size = 64
+    """Images per forward pass."""
+
+
+class TrainStageConfig(Section):
+    """What the two training stages of LLaVA (align, then tune) have in common."""
+
+    annotations: Path = Path("instruct/llava_v1_5_mix_mini.json")
+    """LLaVA-format JSON, relative to the data folder."""
+    images: Path = Path("instruct/images")
+    """Folder the records' `image` entries are relative to, relative to the data folder."""
+    image_set: str = "instruct"
+    """Set in `images.tsv` whose cached features hold these images."""
+    samples: Count = 0
+    """Use the first so many records of the shuffled set; 0 = all."""
+    epochs: float = Field(default=1.0, gt=0)
+    """Passes over the samples."""
+    batch_size: Size = 16
+    """Samples per optimizer step."""
+    micro_batch_size: Size = 8
+    """Samples per forward pass; gradients accumulate up to `batch_size`."""
+    learning_rate: float = Field(default=1.5e-3, gt=0)
+    """Peak of the cosine schedule."""
+    warmup_ratio: Fraction = 0.03
+    """Share of the steps with linearly rising learning rate."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW weight decay."""
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    """Gradient clipping; 0 = off."""
+    isolate_turns: bool = True
+    """Turns of a conversation see the image and themselves only, as in single-turn evaluation."""
+    caption_weight: float = Field(default=1.0, ge=0)
+    """Loss weight of the tokens of a caption turn."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto` = bf16 autocast where the device computes it natively."""
+    save_every: Count = 100
+    """Optimizer steps between rolling checkpoints; 0 = none."""
+    template: Literal["plain", "v1"] = "v1"
+    """Prompt template of LLaVA-1.5."""
+
+
+class AlignConfig(TrainStageConfig):
+    """Stage 1: projector and compressor learn from captions; everything else is frozen."""
+
+    annotations: Path = Path("pretrain/blip_laion_cc_sbu_mini.json")
+    """LLaVA-format JSON, relative to the data folder."""
+    images: Path = Path("pretrain/images")
+    """Folder the records' `image` entries are relative to, relative to the data folder."""
+    image_set: str = "pretrain"
+    """Set in `images.tsv` whose cached features hold these images."""
+    learning_rate: float = Field(default=2e-3, gt=0)
+    """Peak of the cosine schedule."""
+    template: Literal["plain", "v1"] = "plain"
+    """Prompt template of LLaVA-1.5."""
+
+
+class TuneConfig(TrainStageConfig):
+    """Stage 2: language model, projector and compressor learn from the instruction mix."""
+
+    caption_weight: float = Field(default=0.3, ge=0)
+    """Loss weight of the tokens of a caption turn."""
+
+
+class TrainConfig(Section):
+    """Both stages; the vision tower stays frozen throughout."""
+
+    align: AlignConfig = AlignConfig()
+    """Stage 1, on captions."""
+    tune: TuneConfig = TuneConfig()
+    """Stage 2, on instructions."""
+
+
+class ExperimentsConfig(Section):
+    """Which rows of the experiment table run."""
+
+    table: Path = Path("config/experiments.tsv")
+    """The table of experiments."""
+    sets: list[Literal["main", "full"]] = ["main"]
+    """Rows whose `set` is in this list run."""
+    only: list[str] = []
+    """If not empty: only these experiment ids (and the ones whose weights they use)."""
+    seeds: Size = 1
+    """Each trained row runs with seeds 0 … min(this, the row's `seeds`) - 1."""
+
+
+class EvaluateConfig(Section):
+    """Prediction and scoring."""
+
+    benchmarks: list[str] = [
+        "vqav2", "gqa", "vizwiz", "scienceqa", "textvqa", "pope", "mme", "mmbench", "mmbench_cn",
+    ]  # fmt: skip
+    """Benchmarks by name (`config/benchmarks.tsv`)."""
+    batch_size: Size = 32
+    """Questions per forward pass; part of a prediction's identity."""
+    max_new_tokens: Size = 16
+    """Greedy decoding stops here at the latest."""
+    limit: Count = 0
+    """Only the first so many questions of each benchmark; 0 = all."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto` = bf16 autocast where the device computes it natively."""
+    bootstrap: Size = 2000
+    """Resamples for each confidence interval."""
+    confidence: float = Field(default=0.95, gt=0, lt=1)
+    """Level of the confidence intervals."""
+
+
+class RedundancyConfig(Section):
+    """LLaVolta Fig. 1: pooling at test time on the un-retrained baseline."""
+
+    table: Path = Path("config/pooling.tsv")
+    """Grid of (layer of 32, stride) points."""
+    model: str = "none"
+    """Experiment whose weights are probed."""
+    benchmarks: list[str] = ["gqa", "textvqa", "pope", "mmbench"]
+    """Benchmarks of the curve."""
+    limit: Count = 400
+    """Questions per benchmark and point; 0 = all."""
+    attention_images: Size = 64
+    """Images for the attention statistics."""
+    similarity_images: Size = 200
+    """Images for the feature-similarity statistics."""
+    probe_images: Size = 400
+    """Images for the linear probes of the tower's layers."""
+
+
+class EfficiencyConfig(Section):
+    """Measured prefill latency and peak memory."""
+
+    repeats: Size = 20
+    """Timed prefills per measurement."""
+    warmup: Count = 3
+    """Untimed prefills before them."""
+    text_tokens: Size = 40
+    """Length of the question in the timed prompt."""
+
+
+class ReportConfig(Section):
+    """Notebooks, tables and figures."""
+
+    notebooks: list[str] = [
+        "01_redundancy", "02_training", "03_main_results", "04_ablations", "05_efficiency", "06_errata",
+    ]  # fmt: skip
+    """Notebooks to execute, in order."""
+
+
+class Config(Section):
+    """Everything a run depends on."""
+
+    scale: str = Field(default="mini", pattern=r"^[a-z][a-z0-9-]*$")
+    """Name of the run's size; results go to `results/<scale>`, data lie in `data/world/<scale>`."""
+    seed: Count = 0
+    """Base of every seed that is not named elsewhere."""
+    data: Path | None = None
+    """Data folder, if not `data/world/<scale>`."""
+    threads: Size = 1
+    """Threads of one training or prediction job."""
+    world: WorldConfig | None = WorldConfig()
+    """The generated world; null where the data are the official files."""
+    backbones: BackbonesConfig = BackbonesConfig()
+    """Vision tower and language model."""
+    features: FeaturesConfig = FeaturesConfig()
+    """Cached tower features."""
+    train: TrainConfig = TrainConfig()
+    """The two training stages."""
+    experiments: ExperimentsConfig = ExperimentsConfig()
+    """What is trained and evaluated."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """Prediction and scoring."""
+    redundancy: RedundancyConfig = RedundancyConfig()
+    """Redundancy analysis."""
+    efficiency: EfficiencyConfig = EfficiencyConfig()
+    """Latency and memory."""
+    report: ReportConfig = ReportConfig()
+    """Notebooks, tables and figures."""
+
+    @property
+    def data_dir(self) -> Path:
+        """Folder of the data in official formats."""
+        return self.data or Path("data/world") / self.scale
+
+    @property
+    def results_dir(self) -> Path:
+        """Folder of every result of this scale."""
+        return Path("results") / self.scale
