@@ -1,0 +1,1 @@
+"""Statistics and curves computed from scores and measurements."""

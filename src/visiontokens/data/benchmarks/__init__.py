@@ -1,0 +1,36 @@
+"""Nine image benchmarks: official files in, examples with LLaVA-1.5's prompts out. Pure Python, no torch."""
+
+from __future__ import annotations
+
+from visiontokens.data.benchmarks import gqa, mmbench, mme, pope, scienceqa, textvqa, vizwiz, vqav2
+from visiontokens.data.benchmarks.base import Benchmark, BenchmarkError, Example, subset
+
+BENCHMARKS: dict[str, Benchmark] = {
+    benchmark.name: benchmark
+    for benchmark in (
+        Benchmark("vqav2", "vqav2", "vqav2", vqav2.load),
+        Benchmark("gqa", "gqa", "gqa/images", gqa.load),
+        Benchmark("vizwiz", "vizwiz", "vizwiz", vizwiz.load),
+        Benchmark("scienceqa", "scienceqa", "scienceqa/images", scienceqa.load, max_new_tokens=1024),
+        Benchmark("textvqa", "textvqa", "textvqa/train_images", textvqa.load),
+        Benchmark("pope", "pope", "pope", pope.load),
+        Benchmark("mme", "mme", f"mme/{mme.RELEASE}", mme.load),
+        Benchmark("mmbench", "mmbench", "mmbench/images", mmbench.load, max_new_tokens=1024),
+        Benchmark("mmbench_cn", "mmbench_cn", "mmbench/images", mmbench.load_cn, lang="cn", max_new_tokens=1024),
+    )
+}
+"""The benchmarks in the papers' column order."""
+
+
+def find_benchmark(name: str) -> Benchmark:
+    """Return the benchmark registered as `name`.
+
+    Raises:
+        BenchmarkError: there is none; the message lists the known ones.
+    """
+    if name not in BENCHMARKS:
+        raise BenchmarkError(f"unknown benchmark {name!r}, expected one of {', '.join(BENCHMARKS)}")
+    return BENCHMARKS[name]
+
+
+__all__ = ["BENCHMARKS", "Benchmark", "BenchmarkError", "Example", "find_benchmark", "subset"]

@@ -1,0 +1,1 @@
+"""Predictions and scores: two separate steps, joined by files of answers."""
