@@ -1,0 +1,50 @@
+"""Random dropping of vision tokens inside the language model (LLaVolta, sec. 4.4: ratio 1 - 1/S before layer K)."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+import torch
+from pydantic import Field
+
+from visiontokens.compress.base import Compressor, Decoder, MethodParams, Seq, register
+from visiontokens.compress.schedule import Depth, DepthField
+
+
+class RandomParams(MethodParams):
+    """Drop all but one in `stride` vision tokens before `layer`; `seed` fixes the draw at test time."""
+
+    layer: DepthField = Depth(2)
+    stride: int = Field(default=8, ge=1)
+    seed: int = 0
+
+
+@register("random")
+class RandomDrop(Compressor[RandomParams]):
+    """Keeps N/S random vision tokens of every image from layer K on; survivors keep order and positions.
+
+    In training every forward draws afresh. At test time one draw serves all images, so that an answer does not
+    depend on which other questions are in the batch.
+    """
+
+    Params = RandomParams
+    identity = MappingProxyType({"stride": 1})
+
+    def before_layer(self, index: int, seq: Seq, lm: Decoder) -> Seq:
+        """Drop tokens once, before layer K."""
+        if index != self.params.layer.at(self.geometry.llm_layers):
+            return seq
+        n = self.geometry.n_vision
+        keep = n // self.params.stride
+        chosen = torch.zeros(*seq.pos.shape[:1], n, dtype=torch.bool)
+        if self.training:
+            scores = torch.rand(seq.pos.shape[0], n)
+        else:
+            scores = torch.rand(1, n, generator=torch.Generator().manual_seed(self.params.seed)).expand_as(chosen)
+        chosen = chosen.scatter(1, scores.topk(keep).indices, True).to(seq.pos.device)
+        return seq.keep(~seq.vis | chosen.gather(1, seq.rank.clamp(0, n - 1)))
+
+    def tokens_per_layer(self, n_vision: int, n_layers: int) -> list[float]:
+        """All tokens below layer K, N/S from it on."""
+        cut = self.params.layer.at(n_layers)
+        return [float(n_vision if i < cut else n_vision // self.params.stride) for i in range(n_layers)]

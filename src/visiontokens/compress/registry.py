@@ -1,0 +1,142 @@
+"""Names of methods, their typed parameters, and the files that describe them."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+if TYPE_CHECKING:
+    from visiontokens.compress.base import Compressor, Geometry
+
+_METHODS: dict[str, type[Compressor]] = {}
+C = TypeVar("C", bound="type[Compressor]")
+
+
+class MethodParams(BaseModel):
+    """Base of every method's parameters: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MethodError(ValueError):
+    """A method name, parameter or method file that cannot be used."""
+
+
+def register(name: str) -> Callable[[C], C]:
+    """Return the class decorator that makes a compressor known as `name`.
+
+    Raises:
+        MethodError: the name is taken by another class.
+    """
+
+    def add(cls: C) -> C:
+        if name in _METHODS and _METHODS[name].__qualname__ != cls.__qualname__:
+            raise MethodError(f"method {name!r} is registered twice: {_METHODS[name].__qualname__}, {cls.__qualname__}")
+        cls.name = name
+        _METHODS[name] = cls
+        return cls
+
+    return add
+
+
+def methods() -> dict[str, type[Compressor]]:
+    """Return every registered compressor class by name, sorted, after importing all modules of this package."""
+    package = importlib.import_module("visiontokens.compress")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    return dict(sorted(_METHODS.items()))
+
+
+def lookup(name: str) -> type[Compressor]:
+    """Return the compressor class registered as `name`.
+
+    Raises:
+        MethodError: no such method; the message lists the known ones and the closest.
+    """
+    known = methods()
+    if name not in known:
+        raise MethodError(f"unknown method {name!r}{_closest(name, known)}; known methods: {', '.join(known)}")
+    return known[name]
+
+
+def _closest(word: str, known: object) -> str:
+    near = difflib.get_close_matches(word, [str(k) for k in known], n=1, cutoff=0.5)  # type: ignore[attr-defined]
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def parse_params(name: str, params: dict[str, Any]) -> MethodParams:
+    """Validate the parameters of method `name` with the method's own model.
+
+    Raises:
+        MethodError: unknown method, unknown parameter (known ones and the closest are listed) or a bad value.
+    """
+    model = lookup(name).Params
+    known = list(model.model_fields)
+    for key in params:
+        if key not in known:
+            listed = ", ".join(known) or "none"
+            raise MethodError(f"method {name!r}: unknown parameter {key!r}{_closest(key, known)}; known: {listed}")
+    try:
+        return model.model_validate(params)
+    except ValidationError as err:
+        lines = [f"{'.'.join(map(str, e['loc'])) or 'parameters'}: {e['msg']}" for e in err.errors()]
+        raise MethodError(f"method {name!r}: {'; '.join(lines)}") from err
+
+
+class MethodSpec(BaseModel):
+    """A method by name with its parameters: what a file in `config/methods/` holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = "none"
+    params: dict[str, Any] = Field(default_factory=dict)
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        parse_params(self.name, self.params)
+        return self
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Self:
+        """Read a method file.
+
+        Raises:
+            FileNotFoundError: no such file; the message lists the files beside it.
+            MethodError: malformed file, unknown method or parameter; the message names the file.
+        """
+        path = Path(path)
+        if not path.is_file():
+            beside = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "nothing"
+            raise FileNotFoundError(f"{path}: no such method file; {path.parent} holds: {beside}")
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(raw, dict):
+            raise MethodError(f"{path}: expected a mapping with name and params, found {type(raw).__name__}")
+        for key in raw:
+            if key not in cls.model_fields:
+                listed = ", ".join(cls.model_fields)
+                raise MethodError(f"{path}: unknown key {key!r}{_closest(key, cls.model_fields)}; known: {listed}")
+        try:
+            return cls.model_validate(raw)
+        except ValidationError as err:
+            raise MethodError(f"{path}: {err.errors()[0]['msg']}") from err
+
+    def to_config(self) -> dict[str, Any]:
+        """Return what is stored in a checkpoint's `config.compressor`."""
+        return {"name": self.name, "params": dict(self.params)}
+
+    @classmethod
+    def from_config(cls, stored: dict[str, Any] | None) -> Self:
+        """Read back `to_config`; `None` (a stock checkpoint) is method `none`."""
+        return cls.model_validate(stored or {"name": "none"})
+
+    def build(self, geometry: Geometry) -> Compressor:
+        """Return a freshly initialised compressor for a model of the given geometry."""
+        return lookup(self.name)(parse_params(self.name, self.params), geometry)

@@ -1,0 +1,177 @@
+"""Stages of compression during training (LLaVolta, sec. 3.3): pure arithmetic, no state to lose on resume."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+NO_PIVOT = 10_000
+_DEPTH = re.compile(r"(-?\d+)/(\d+)")
+
+
+@dataclass(frozen=True)
+class Depth:
+    """A decoder layer as `layer` of `of` layers, so that one setting serves models of any depth."""
+
+    layer: int
+    of: int = 32
+
+    @classmethod
+    def parse(cls, value: object) -> Depth:
+        """Read `"2/32"`, `2` (of 32), `-1` (before the language model) or a `Depth`.
+
+        Raises:
+            ValueError: anything else.
+        """
+        if isinstance(value, Depth):
+            return value
+        if isinstance(value, int) and not isinstance(value, bool):
+            return cls(value)
+        match = _DEPTH.fullmatch(str(value).strip())
+        if match is None or int(match[2]) < 1:
+            raise ValueError(f"depth must look like '2/32', a whole number (of 32) or -1; found {value!r}")
+        return cls(int(match[1]), int(match[2]))
+
+    def at(self, n_layers: int) -> int:
+        """Return the layer index in a model of `n_layers` layers."""
+        return scale_depth(self.layer, self.of, n_layers)
+
+    def __str__(self) -> str:
+        return f"{self.layer}/{self.of}"
+
+
+def scale_depth(layer: int, of: int, n_layers: int) -> int:
+    """Scale a layer index to another depth: at least 1 for layers >= 1; 0 and negative values stay."""
+    if layer <= 0:
+        return layer
+    return max(1, math.floor(layer / of * n_layers + 0.5))
+
+
+DepthField = Annotated[Depth, BeforeValidator(Depth.parse)]
+
+
+class Stage(BaseModel):
+    """One stage: pool the input of `layer` with `stride` until `until`, a fraction of all optimizer steps.
+
+    Stride 1 is no compression. Layer -1 pools before the language model.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layer: DepthField = Depth(0)
+    stride: int = Field(default=1, ge=1)
+    until: float = Field(default=1.0, gt=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _layer_allowed(self) -> Self:
+        if self.stride > 1 and (self.layer.layer == 0 or self.layer.layer < -1):
+            raise ValueError(
+                f"stride {self.stride} needs layer >= 1, or -1 to pool before the language model; found {self.layer} "
+                "(pooling the input of layer 0 would leave no layer with a full-length cache)"
+            )
+        return self
+
+
+class Schedule(BaseModel):
+    """Stages in order; the last one runs to the end."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        ends = [stage.until for stage in self.stages]
+        if any(b <= a for a, b in pairwise(ends)):
+            raise ValueError(f"'until' must rise from stage to stage; found {ends}")
+        if ends[-1] != 1.0:
+            raise ValueError(f"the last stage must end at 1.0; found {ends[-1]}")
+        return self
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Self:
+        """Read `config/schedules/<id>.yaml`: a mapping with `stages`, or the bare list.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: malformed; the message names the file.
+        """
+        path = Path(path)
+        if not path.is_file():
+            beside = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "nothing"
+            raise FileNotFoundError(f"{path}: no such schedule; {path.parent} holds: {beside}")
+        raw: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        try:
+            return cls.model_validate(raw if isinstance(raw, dict) else {"stages": raw})
+        except ValueError as err:
+            raise ValueError(f"{path}: {err}") from err
+
+    def index_at(self, step: int, total: int) -> int:
+        """Return the number of the stage that optimizer step `step` (from 0) of `total` belongs to."""
+        if not 0 <= step < total:
+            raise ValueError(f"step {step} is outside 0..{total - 1}")
+        for number, stage in enumerate(self.stages):
+            if step < math.floor(stage.until * total + 0.5):
+                return number
+        return len(self.stages) - 1
+
+    def at(self, step: int, total: int) -> Stage:
+        """Return the stage of optimizer step `step` (from 0) of `total`."""
+        return self.stages[self.index_at(step, total)]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What the official code does at one model forward: the setting in use, and the one it leaves behind."""
+
+    layer: int
+    stride: int
+    next_layer: int
+    next_stride: int
+    next_pivot: int
+    next_counter: int
+
+
+class PivotsExhausted(ValueError):
+    """The official counter asks for a stage that its lists do not hold."""
+
+
+def official_forward_counting(
+    strides: list[int], layers: list[int], pivots: list[int], n_forwards: int
+) -> Iterator[Counted]:
+    """Yield the settings of `n_forwards` forwards as the released LLaVolta code counts them.
+
+    One counter runs over all forwards (micro-batches, evaluation, every generated token). After forward n, if n > 0
+    is a multiple of the pivot and the stride is above 1, the next stride, layer and pivot are taken; 10000 stands
+    for a missing pivot. Our own training uses `Schedule`, which depends on the optimizer step alone; this mode is
+    for comparison.
+
+    Raises:
+        PivotsExhausted: a stage is due, but there is none left.
+        ValueError: no first stage, or a pivot of 0.
+    """
+    if not strides or len(strides) != len(layers):
+        raise ValueError(f"expected as many strides as layers, at least one; found {strides} and {layers}")
+    if 0 in pivots:
+        raise ValueError(f"a pivot of 0 never divides a step count; found {pivots}")
+    rest = iter(list(zip(strides, layers, strict=True))[1:])
+    ends = iter(pivots)
+    stride, layer, pivot = strides[0], layers[0], next(ends, NO_PIVOT)
+    for forward in range(n_forwards):
+        used = layer, stride
+        if forward > 0 and forward % pivot == 0 and stride > 1:
+            try:
+                stride, layer = next(rest)
+            except StopIteration:
+                raise PivotsExhausted(f"forward {forward}: no stage left after stride {stride} at {layer}") from None
+            pivot = next(ends, NO_PIVOT)
+        yield Counted(*used, layer, stride, pivot, forward + 1)
