@@ -1,0 +1,1 @@
+"""LLaVA with hook points, and the ways in and out of checkpoints."""

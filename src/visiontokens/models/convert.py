@@ -1,0 +1,85 @@
+"""Official LLaVA-style checkpoints (LLaVA, LLaVA-STF, LLaVolta) in and out of this package's models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from visiontokens.models.build import CheckpointError
+from visiontokens.models.llava import LlavaWithCompressor
+
+RULES = (
+    (r"model\.vision_tower\.vision_tower\.vision_model\.", "model.vision_tower."),
+    (r"model\.mm_projector_crosslayer\.0\.", "compressor.mbtf.linear_1."),
+    (r"model\.mm_projector_crosslayer\.2\.", "compressor.mbtf.linear_2."),
+    (r"model\.mm_projector\.0\.", "model.multi_modal_projector.linear_1."),
+    (r"model\.mm_projector\.2\.", "model.multi_modal_projector.linear_2."),
+    (r"model\.(embed_tokens|layers|norm)\.", r"model.language_model.\1."),
+    (r"lm_head\.", "lm_head."),
+)
+BUFFERS = re.compile(r"(rotary_emb\.inv_freq|embeddings\.position_ids)$")
+
+
+def from_official(name: str) -> str | None:
+    """Return this package's name of an official tensor; `None` for a name that is not known."""
+    for pattern, new in RULES:
+        if re.match(pattern, name):
+            return re.sub(pattern, new, name, count=1)
+    return None
+
+
+def read_official(paths: Iterable[str | Path]) -> dict[str, Tensor]:
+    """Read the tensors of several `.safetensors` or `.bin` files.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        CheckpointError: two files hold the same tensor.
+    """
+    tensors: dict[str, Tensor] = {}
+    for path in map(Path, paths):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such checkpoint file")
+        part = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+        twice = sorted(tensors.keys() & part.keys())
+        if twice:
+            raise CheckpointError(f"{path}: tensors already read from another file: {', '.join(twice)}")
+        tensors.update(part)
+    return tensors
+
+
+def load_official(model: LlavaWithCompressor, tensors: Mapping[str, Tensor], only: str = "") -> None:
+    """Copy official tensors into `model`; every tensor must be used and every weight of the model set.
+
+    Args:
+        model: built for the method the checkpoint was trained with.
+        tensors: by official name.
+        only: regular expression; set just the weights of the model that match it (a stage-1 adapter file).
+
+    Raises:
+        CheckpointError: unknown, unexpected, missing or misshaped tensors; the message names them.
+    """
+    target = model.state_dict()
+    named = {name: from_official(name) for name in tensors if not BUFFERS.search(name)}
+    given = {new: tensors[old] for old, new in named.items() if new is not None}
+    tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
+    wanted = {name for name in target if re.search(only, name)} - tied
+    faults = {
+        "unexpected": [old for old, new in named.items() if new is None or new not in target],
+        "missing": sorted(wanted - given.keys()),
+        "misshaped": [
+            f"{name} (checkpoint {tuple(value.shape)}, model {tuple(target[name].shape)})"
+            for name, value in given.items()
+            if name in target and value.shape != target[name].shape
+        ],
+    }
+    listed = [f"{kind}: {', '.join(names)}" for kind, names in faults.items() if names]
+    if listed:
+        raise CheckpointError(f"official checkpoint does not fit method {model.method.name!r}; {'; '.join(listed)}")
+    with torch.no_grad():
+        for name, value in given.items():
+            target[name].copy_(value)

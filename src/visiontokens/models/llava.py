@@ -1,0 +1,335 @@
+"""LLaVA-1.5 with a compressor: the stock transformers model, subclassed at its hook points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import LlavaConfig, LlavaForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast
+
+from visiontokens.compress.base import Compressor, Geometry, MethodSpec, Seq, VisionIn
+from visiontokens.models import splice
+from visiontokens.models.hooked import HookedLlavaModel, geometry_of
+from visiontokens.models.llama import Extension, Prefill
+from visiontokens.models.loss import keep_rows, labelled_rows, next_token_loss, scatter_back, share
+from visiontokens.models.state import State, VisionCache
+
+Levels = dict[int, Tensor]
+
+
+class LlavaWithCompressor(LlavaForConditionalGeneration):
+    """LLaVA plus one compressor, chosen by `config.compressor = {"name": ..., "params": {...}}`.
+
+    `forward` takes what the stock model takes and, besides, one placeholder per image, precomputed tower states and
+    isolated turns. Without compression, and with inputs the stock model accepts, it *is* the stock forward.
+    """
+
+    def __init__(self, config: LlavaConfig) -> None:
+        super(LlavaForConditionalGeneration, self).__init__(config)
+        self.method = MethodSpec.from_config(getattr(config, "compressor", None))
+        config.compressor = self.method.to_config()
+        geometry = geometry_of(config)
+        compressor = self.method.build(geometry)
+        stock = (geometry.vision_width, geometry.llm_width, geometry.llm_width)
+        sizes = compressor.projector_sizes()
+        self.model = HookedLlavaModel(config, None if sizes == stock else sizes)
+        self.compressor: Compressor[Any] = compressor
+        text: Any = config.text_config
+        self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
+        self.post_init()
+
+    @property
+    def geometry(self) -> Geometry:
+        """Widths, depths and patch grid."""
+        return self.compressor.geometry
+
+    @property
+    def _text(self) -> Any:
+        """Configuration of the language model."""
+        return self.config.text_config
+
+    @property
+    def prefix_safe(self) -> bool:
+        """Whether a state prefilled with system prompt and image serves any text after it."""
+        return self.compressor.prefix_safe
+
+    def encode_images(
+        self, pixel_values: Tensor | None = None, vision_levels: Levels | None = None
+    ) -> tuple[list[Tensor], list[int]]:
+        """Return the LLM tokens `[M_i, D]` of every image (or video), and its uncompressed token counts.
+
+        Args:
+            pixel_values: images `[F, 3, H, W]`, or videos `[V, T, 3, H, W]` whose frames' tokens are joined.
+            vision_levels: hidden states without CLS instead, `[F, N, C]` or `[V, T, N, C]` by hidden-state index.
+
+        Raises:
+            ValueError: both or neither given, a level is missing or misshaped.
+        """
+        if (pixel_values is None) == (vision_levels is None):
+            raise ValueError("pass exactly one of pixel_values and vision_levels")
+        projector = self.model.multi_modal_projector
+        dtype = projector.linear_1.weight.dtype
+        if pixel_values is not None:
+            frames = _frames(pixel_values, 4)
+            flat = pixel_values.flatten(0, 1) if pixel_values.ndim == 5 else pixel_values
+            tower = self.model.vision_tower
+            states = self.compressor.run_tower(tower, flat.to(tower.dtype))
+        else:
+            states, frames = self._given_levels(vision_levels or {})
+        states = {level: value.to(dtype) for level, value in states.items()}
+        vision = VisionIn(states, self.geometry.default_level, self.geometry.grid, frames)
+        return self.compressor.compress(vision, projector), [self.geometry.n_vision * count for count in frames]
+
+    def _given_levels(self, levels: Levels) -> tuple[Levels, list[int]]:
+        missing = [level for level in self.compressor.levels if level not in levels]
+        if missing:
+            raise ValueError(
+                f"method {self.method.name!r} reads tower levels {list(self.compressor.levels)}; "
+                f"missing {missing}, given {sorted(levels)}"
+            )
+        states = {level: levels[level] for level in self.compressor.levels}
+        frames = _frames(next(iter(states.values())), 3)
+        flat = {level: value.flatten(0, 1) if value.ndim == 4 else value for level, value in states.items()}
+        want = (sum(frames), self.geometry.n_vision, self.geometry.vision_width)
+        for level, value in flat.items():
+            if tuple(value.shape) != want:
+                raise ValueError(f"vision level {level}: expected shape {want}, found {tuple(value.shape)}")
+        return flat, frames
+
+    def forward(  # type: ignore[override]  # noqa: PLR0917 - the stock signature
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        logits_to_keep: int | Tensor = 0,
+        vision_levels: Levels | None = None,
+        segment_ids: Tensor | None = None,
+        mm_encoder_outputs: dict[str, Any] | None = None,
+        loss_only: bool | None = None,
+        use_cache: bool | None = None,
+        loss_weights: Tensor | None = None,
+        **kwargs: Any,
+    ) -> LlavaCausalLMOutputWithPast:
+        """Run the model.
+
+        Args:
+            input_ids: `[B, S]`; each image is one placeholder, or a run of as many as it has tokens or patches.
+            pixel_values: `[F, 3, H, W]` images in reading order, or `[V, T, 3, H, W]` videos.
+            attention_mask: `[B, S]`, 0 = padding on either side.
+            position_ids: `[B, S2]` for the spliced sequence; default counts real tokens.
+            past_key_values: a cache to fill or, when it holds tokens, to continue.
+            inputs_embeds: stock path only.
+            labels: `[B, S]` like `input_ids`, -100 = ignore.
+            logits_to_keep: as in the stock model, over the spliced sequence.
+            vision_levels: tower states by hidden-state index instead of pixels.
+            segment_ids: `[B, S]` isolated turns: 0 shared prefix, t >= 1 turn t, -1 padding.
+            mm_encoder_outputs: image tokens already computed (what `generate` passes).
+            loss_only: compute the output layer on labelled rows only and return no logits; by default so when
+                training with labels.
+            use_cache: return a cache.
+            loss_weights: `[B, S]` weight of every label in the loss (a weighted mean); `None` = all alike.
+            **kwargs: passed to the layers; `num_items_in_batch` divides the summed (weighted) loss.
+
+        Returns:
+            The stock output; logits `[B, S2, V]` are over the spliced sequence, zero where a token was dropped inside
+            the language model.
+
+        Raises:
+            ValueError: arguments that do not fit together, placeholders that do not match the images.
+        """
+        loss_only = (self.training and labels is not None) if loss_only is None else loss_only
+        own_loss = labels is not None and (loss_only or loss_weights is not None)
+        if not own_loss and self._is_stock(input_ids, pixel_values, vision_levels, segment_ids, past_key_values):
+            return super().forward(
+                input_ids=input_ids, pixel_values=pixel_values, attention_mask=attention_mask,
+                position_ids=position_ids, past_key_values=past_key_values, inputs_embeds=inputs_embeds, labels=labels,
+                logits_to_keep=logits_to_keep, mm_encoder_outputs=mm_encoder_outputs, use_cache=use_cache, **kwargs,
+            )  # fmt: skip
+        if input_ids is None:
+            raise ValueError("compression needs input_ids; inputs_embeds does not say where the images are")
+        if past_key_values is not None and past_key_values.get_seq_length() > 0:
+            return self._continue(input_ids, attention_mask, position_ids, past_key_values, logits_to_keep, **kwargs)
+        images = self._images(pixel_values, vision_levels, mm_encoder_outputs)
+        seq, layout, segments = self._splice(input_ids, attention_mask, images, position_ids, segment_ids)
+        use_cache = self._text.use_cache and not self.training if use_cache is None else use_cache
+        cache = (past_key_values if past_key_values is not None else VisionCache()) if use_cache else None
+        items = kwargs.pop("num_items_in_batch", None)
+        valid = seq.valid
+        work = Prefill(seq, self.compressor, cache)
+        out = self.model.language_model(work=work, **kwargs)
+        hidden, loss, logits = out.last_hidden_state, None, None
+        if labels is not None:
+            weights = None if loss_weights is None else layout.weights(loss_weights)
+            rows = labelled_rows(work.seq, layout.labels(labels), segments, valid, weights)
+            loss = next_token_loss(hidden, rows, self.lm_head, items)
+            extra = self.compressor.extra_loss()
+            loss = loss if extra is None else loss + extra * share(rows, items)
+        if not loss_only:
+            logits = self.lm_head(keep_rows(scatter_back(hidden, work.seq, valid.shape[1]), logits_to_keep))
+        return LlavaCausalLMOutputWithPast(
+            loss=loss, logits=logits, past_key_values=cache, hidden_states=out.hidden_states,
+            attentions=out.attentions, image_hidden_states=torch.cat(images[0]) if images[0] else None,
+        )  # fmt: skip
+
+    def _is_stock(
+        self,
+        input_ids: Tensor | None,
+        pixel_values: Tensor | None,
+        vision_levels: Levels | None,
+        segment_ids: Tensor | None = None,
+        cache: Any = None,
+    ) -> bool:
+        """Whether the stock forward can do this call."""
+        if self.method.name != "none" or vision_levels is not None or segment_ids is not None:
+            return False
+        if isinstance(cache, VisionCache):
+            return False
+        if pixel_values is None:
+            return True
+        expanded = input_ids is None or int((input_ids == self.config.image_token_id).sum()) == (
+            len(pixel_values) * self.geometry.n_vision
+        )
+        return pixel_values.ndim == 4 and expanded
+
+    def _images(
+        self, pixel_values: Tensor | None, vision_levels: Levels | None, encoded: dict[str, Any] | None
+    ) -> tuple[list[Tensor], list[int]]:
+        if encoded is not None and encoded.get("image") is not None:
+            tokens = list(encoded["image"].pooler_output)
+            return tokens, [self.geometry.n_vision] * len(tokens)
+        if pixel_values is None and vision_levels is None:
+            return [], []
+        return self.encode_images(pixel_values, vision_levels)
+
+    def _splice(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        images: tuple[Sequence[Tensor], Sequence[int]],
+        position_ids: Tensor | None = None,
+        segment_ids: Tensor | None = None,
+    ) -> tuple[Seq, splice.Layout, Tensor | None]:
+        """Return what enters layer 0, where it came from, and the segments of the full sequence."""
+        image_token = self.config.image_token_id
+        tokens, patches = images
+        layout = splice.plan(input_ids, attention_mask, image_token, [len(t) for t in tokens], patches)
+        text = self.get_input_embeddings()(input_ids.masked_fill(input_ids == image_token, 0))
+        segments = None if segment_ids is None else layout.segments(segment_ids)
+        if position_ids is None:
+            position_ids = splice.positions(layout.valid, segments)
+        elif position_ids.shape[1] != layout.slot.shape[1]:
+            raise ValueError(
+                f"position_ids cover {position_ids.shape[1]} tokens, the spliced sequence has {layout.slot.shape[1]}"
+            )
+        src = torch.arange(layout.slot.shape[1], device=input_ids.device).expand_as(layout.slot)
+        h = layout.embed(text, tokens)
+        pos = position_ids.expand_as(src)
+        return Seq(h, pos, src, layout.image, layout.rank, layout.ok, segments), layout, segments
+
+    def _continue(
+        self, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, cache: VisionCache,
+        logits_to_keep: int | Tensor = 0, **kwargs: Any,
+    ) -> LlavaCausalLMOutputWithPast:  # fmt: skip
+        """Append text to a cache. `attention_mask` may cover the new tokens only or everything before them too."""
+        if not isinstance(cache, VisionCache):
+            raise ValueError(f"continuing a compressed prompt needs a VisionCache, found {type(cache).__name__}")
+        size = input_ids.shape[1]
+        ok = None if attention_mask is None else attention_mask[:, -size:].bool()
+        ok = None if ok is None or bool(ok.all()) else ok
+        if position_ids is None:
+            real = torch.ones_like(input_ids, dtype=torch.bool) if ok is None else ok
+            start = cache.next_pos[:, None] if cache.next_pos is not None else 0
+            position_ids = start + (real.long().cumsum(1) - 1).clamp_min(0)
+        h = self.get_input_embeddings()(input_ids)
+        work = Extension(h, ok, position_ids[:, -size:].expand_as(input_ids), cache)
+        out = self.model.language_model(work=work, **kwargs)
+        return LlavaCausalLMOutputWithPast(
+            logits=self.lm_head(keep_rows(out.last_hidden_state, logits_to_keep)), past_key_values=cache,
+            hidden_states=out.hidden_states, attentions=out.attentions,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def prefill(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        pixel_values: Tensor | None = None,
+        vision_levels: Levels | None = None,
+    ) -> State:
+        """Read a prompt, or a prefix shared by many prompts; arguments as in `forward`."""
+        images = self._images(pixel_values, vision_levels, None)
+        seq, _, _ = self._splice(input_ids, attention_mask, images)
+        work = Prefill(seq, self.compressor, VisionCache())
+        hidden = self.model.language_model(work=work).last_hidden_state
+        last = work.seq.last()
+        assert work.cache is not None
+        return State(work.cache, self.lm_head(hidden[torch.arange(len(last)), last]))
+
+    @torch.no_grad()
+    def extend(self, state: State, input_ids: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, State]:
+        """Append text `[B, T]`, padded on either side, and return logits `[B, T, V]` and the new state.
+
+        `state` stays as it is, so one prefix can be continued many times. `new_state.logits` `[B, V]` follow each
+        row's last real token.
+        """
+        cache = state.cache.fork()
+        logits = self._continue(input_ids, attention_mask, None, cache).logits
+        assert logits is not None
+        steps = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
+        last = steps.amax(1) if attention_mask is None else torch.where(attention_mask.bool(), steps, -1).amax(1)
+        new = torch.where((last >= 0)[:, None], logits[torch.arange(len(last)), last], state.logits)
+        return logits, State(cache, new)
+
+    @torch.no_grad()
+    def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Generate as the stock model does; images may be one placeholder each, `vision_levels` replaces pixels.
+
+        Batches of unequal length should be padded on the left. The prompt comes back as it was given, followed by
+        the new tokens.
+        """
+        ids = kwargs.pop("input_ids", inputs)
+        pixels, levels = kwargs.pop("pixel_values", None), kwargs.pop("vision_levels", None)
+        cache = kwargs.get("past_key_values")
+        if ids is None or cache is not None or self._is_stock(ids, pixels, levels):
+            stock = {"pixel_values": pixels} if pixels is not None else {}
+            return self._stock_generate(ids, **stock, **kwargs)
+        mask = kwargs.pop("attention_mask", None)
+        images, patches = self._images(pixels, levels, None)
+        layout = splice.plan(ids, mask, self.config.image_token_id, [len(tokens) for tokens in images], patches)
+        full = ids.gather(1, layout.slot).masked_fill(~layout.valid, self._pad_id())
+        if images:
+            tokens: Any = images
+            kwargs["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=tokens)}
+        out = self._stock_generate(full, attention_mask=layout.valid.long(), past_key_values=VisionCache(), **kwargs)
+        grown = out if isinstance(out, Tensor) else out.sequences
+        prompt = ids.repeat_interleave(len(grown) // len(ids), 0)
+        sequences = torch.cat([prompt, grown[:, full.shape[1] :]], 1)
+        if isinstance(out, Tensor):
+            return sequences
+        out.sequences = sequences
+        return out
+
+    def _stock_generate(self, ids: Tensor | None, **kwargs: Any) -> Any:
+        stock: Any = super()  # transformers types `self` of its generation mixin as a protocol
+        return stock.generate(ids, **kwargs)
+
+    def _pad_id(self) -> int:
+        pad = self.generation_config.pad_token_id
+        pad = self._text.pad_token_id if pad is None else pad
+        return 0 if pad is None else int(pad)
+
+
+def _frames(value: Tensor, plain: int) -> list[int]:
+    """Return frames per image run: one each, or T for videos, which have one more dimension."""
+    if value.ndim not in (plain, plain + 1):
+        raise ValueError(f"expected {plain} dimensions (images) or {plain + 1} (videos); found {tuple(value.shape)}")
+    return [1] * len(value) if value.ndim == plain else [value.shape[1]] * len(value)

@@ -1,0 +1,102 @@
+"""The key-value cache with a key mask per layer, and the state a predictor branches from."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+
+class VisionCache(DynamicCache):
+    """A dynamic cache whose layers may hold different tokens.
+
+    `key_ok[i]` `[B, K_i]` flags the real keys of layer i (`None`: all are); `next_pos` `[B]` is the rotary position
+    of the next token, which counts uncompressed tokens.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.key_ok: list[Tensor | None] = []
+        self.next_pos: Tensor | None = None
+
+    def lengths(self) -> list[int]:
+        """Keys held by every layer."""
+        layers: list[Any] = self.layers
+        return [layer.keys.shape[-2] for layer in layers]
+
+    def fork(self) -> VisionCache:
+        """Return a copy that can grow on its own; tensors are shared, which is safe as growing makes new ones."""
+        twin = VisionCache()
+        twin.layers = [copy.copy(layer) for layer in self.layers]
+        twin.key_ok = list(self.key_ok)
+        twin.next_pos = self.next_pos
+        return twin
+
+    def select(self, index: Tensor) -> VisionCache:
+        """Return the rows at `index` as a new cache."""
+        twin = self.fork()
+        twin.batch_select_indices(index)
+        return twin
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep only the given rows, in place."""
+        super().batch_select_indices(indices)
+        self._move_rows(indices)
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Reorder rows in place (beam search)."""
+        super().reorder_cache(beam_idx)  # type: ignore[arg-type]
+        self._move_rows(beam_idx)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat every row in place."""
+        super().batch_repeat_interleave(repeats)
+        if self.next_pos is not None:
+            rows = torch.arange(len(self.next_pos), device=self.next_pos.device)
+            self._move_rows(rows.repeat_interleave(repeats))
+
+    def crop(self, max_length: int) -> None:
+        """Refuse: layers of different lengths have no common place to cut.
+
+        Raises:
+            NotImplementedError: always (assisted decoding is not supported with compression).
+        """
+        raise NotImplementedError("a cache whose layers hold different tokens cannot be cropped")
+
+    def _move_rows(self, index: Tensor) -> None:
+        moved: dict[int, Tensor] = {}
+        for i, ok in enumerate(self.key_ok):
+            if ok is not None:
+                self.key_ok[i] = moved.setdefault(id(ok), ok[index])
+        if self.next_pos is not None:
+            self.next_pos = self.next_pos[index]
+
+
+@dataclass
+class State:
+    """A prompt that has been read: cache, and logits `[B, V]` after each row's last real token."""
+
+    cache: VisionCache
+    logits: Tensor
+
+    @property
+    def next_pos(self) -> Tensor:
+        """Rotary position of the next token of each row, `[B]`."""
+        assert self.cache.next_pos is not None
+        return self.cache.next_pos
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    def select(self, index: Tensor) -> State:
+        """Return the rows at `index`; this state stays as it is."""
+        return State(self.cache.select(index), self.logits[index])
+
+    def expand(self, repeats: int | Tensor) -> State:
+        """Repeat every row `repeats` times (or row b `repeats[b]` times), keeping copies of a row together."""
+        rows = torch.arange(len(self), device=self.logits.device)
+        return self.select(rows.repeat_interleave(repeats))
