@@ -1,0 +1,208 @@
+"""LLaVA-format records to training samples and batches.
+
+A missing image is an error: no sample is ever trained on another sample's image (the released LLaVolta loader falls
+back to sample 0's).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from visiontokens.data.conversation import IGNORE_INDEX, Tokens, template, tokenize, tokenize_isolated
+from visiontokens.data.encoders import TextEncoder
+from visiontokens.data.features import FeatureStore
+from visiontokens.data.images import Preprocessor
+from visiontokens.data.records import Record, RecordError, independent, is_caption, load_records
+
+if TYPE_CHECKING:
+    import torch
+
+
+class ImageSource(Protocol):
+    """Where a batch's images come from."""
+
+    def check(self, images: Sequence[str], where: str) -> None:
+        """Raise unless every image is there; `where` names the annotation file."""
+        ...
+
+    def load(self, images: Sequence[str]) -> dict[str, Any]:
+        """Return the model's keyword for these images: `pixel_values` or `vision_levels`."""
+        ...
+
+
+class PixelSource:
+    """Image files below a folder, preprocessed when a batch is made."""
+
+    def __init__(self, root: str | Path, processor: Preprocessor) -> None:
+        self.root, self.processor = Path(root), processor
+
+    def check(self, images: Sequence[str], where: str) -> None:
+        """Raise FileNotFoundError for the first image that is not there."""
+        for image in images:
+            if not (self.root / image).is_file():
+                raise FileNotFoundError(f"{where}: image {image!r}: expected {self.root / image}, found no such file")
+
+    def load(self, images: Sequence[str]) -> dict[str, Any]:
+        """Return `pixel_values` `[F, 3, H, W]`."""
+        import torch
+
+        return {"pixel_values": torch.from_numpy(self.processor([self.root / image for image in images]))}
+
+
+class FeatureSource:
+    """Cached tower features; `prefix` is the image folder relative to the data folder, as in `images.tsv`."""
+
+    def __init__(self, store: FeatureStore, prefix: str) -> None:
+        self.store, self.prefix = store, prefix
+
+    def _path(self, image: str) -> str:
+        return f"{self.prefix}/{image}" if self.prefix else image
+
+    def check(self, images: Sequence[str], where: str) -> None:
+        """Raise FileNotFoundError for the first image without features."""
+        for image in images:
+            if self._path(image) not in self.store:
+                raise FileNotFoundError(
+                    f"{where}: image {image!r}: expected features of {self._path(image)!r} in {self.store.folder}, "
+                    f"found none among {len(self.store)} images"
+                )
+
+    def load(self, images: Sequence[str]) -> dict[str, Any]:
+        """Return `vision_levels`: by hidden-state index, fp16 `[F, N, C]`."""
+        return {"vision_levels": self.store.get([self._path(image) for image in images])}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One tokenised record."""
+
+    tokens: Tokens
+    image: str | None
+
+
+class InstructDataset:
+    """Records of one annotation file as tokenised samples (a map-style torch dataset).
+
+    Args:
+        path: LLaVA-format JSON.
+        encoder: the tokenizer.
+        image_id: the model's image token id; one per image is written into the ids.
+        template_name: `plain` or `vicuna_v1` (`v1`).
+        isolate_turns: pack turns as independent questions (`tokenize_isolated`); `vicuna_v1` only.
+        caption_weight: loss weight of the tokens of captions (`is_caption`).
+        samples: use so many records, the same choice for every seed and method; 0 = all.
+        max_length: longer samples are cut (LLaVA-1.5's `model_max_length`).
+
+    Raises:
+        RecordError: see `load_records`; also fewer records than `samples`.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        encoder: TextEncoder,
+        image_id: int,
+        template_name: str = "vicuna_v1",
+        *,
+        isolate_turns: bool = False,
+        caption_weight: float = 1.0,
+        samples: int = 0,
+        max_length: int = 2048,
+    ) -> None:
+        self.path = Path(path)
+        self.records = _choose(load_records(path), samples, path)
+        self._encoder, self._image_id = encoder, image_id
+        self._template = template(template_name)
+        self.isolated = isolate_turns and template_name != "plain"
+        self._caption_weight = caption_weight
+        self._max_length = max_length
+
+    @property
+    def lengths(self) -> list[int]:
+        """Signed lengths for the sampler."""
+        return [record.length for record in self.records]
+
+    @property
+    def images(self) -> list[str]:
+        """The image of every record that has one."""
+        return [record.image for record in self.records if record.image is not None]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Sample:
+        record = self.records[index]
+        turns = independent(record.turns) if self.isolated else list(record.turns)
+        weights = [self._caption_weight if is_caption(turn) else 1.0 for turn in turns]
+        try:
+            if self.isolated:
+                tokens = tokenize_isolated(turns, self._encoder, self._image_id, weights)
+            else:
+                tokens = tokenize(self._template(turns, self._encoder.eos, weights), self._encoder, self._image_id)
+        except ValueError as err:
+            raise RecordError(f"{self.path}: record id {record.id!r}: {err}") from err
+        return Sample(tokens.cut(self._max_length), record.image)
+
+
+def _choose(records: list[Record], samples: int, path: str | Path) -> list[Record]:
+    """Return `samples` records drawn with a fixed seed, in file order (all for 0)."""
+    if samples > len(records):
+        raise RecordError(f"{path}: expected at least {samples} records (samples), found {len(records)}")
+    if not samples or samples == len(records):
+        return records
+    import numpy as np
+
+    chosen = np.random.default_rng(0).permutation(len(records))[:samples]
+    return [records[i] for i in sorted(chosen.tolist())]
+
+
+class Collator:
+    """Samples to a right-padded batch.
+
+    Keys: `input_ids`, `attention_mask`, `labels` `[B, S]` int64; `segment_ids` `[B, S]` (-1 = padding) when turns are
+    isolated; `loss_weights` `[B, S]` float32 when weights are not all alike; the images of those samples that have
+    one, in batch order, as the source gives them.
+
+    Args:
+        pad_id: fills `input_ids`.
+        source: of the images; None if no sample has one.
+        segments: emit `segment_ids`.
+        weighted: emit `loss_weights`.
+    """
+
+    def __init__(
+        self, pad_id: int, source: ImageSource | None, *, segments: bool = False, weighted: bool = False
+    ) -> None:
+        self.pad_id, self.source, self.segments, self.weighted = pad_id, source, segments, weighted
+
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """Return the batch of some samples."""
+        import torch
+
+        tokens = [sample.tokens for sample in samples]
+        batch: dict[str, Any] = {
+            "input_ids": _pad([t.ids for t in tokens], self.pad_id, torch.int64),
+            "attention_mask": _pad([[1] * len(t.ids) for t in tokens], 0, torch.int64),
+            "labels": _pad([t.labels for t in tokens], IGNORE_INDEX, torch.int64),
+        }
+        if self.segments:
+            batch["segment_ids"] = _pad([t.segments for t in tokens], -1, torch.int64)
+        if self.weighted:
+            batch["loss_weights"] = _pad([t.weights for t in tokens], 0.0, torch.float32)
+        images = [sample.image for sample in samples if sample.image is not None]
+        if images and self.source is None:
+            raise ValueError(f"expected a source of images, found none; the batch holds {images[0]!r}")
+        return batch | (self.source.load(images) if images and self.source is not None else {})
+
+
+def _pad(rows: Sequence[Sequence[Any]], value: Any, dtype: torch.dtype) -> torch.Tensor:
+    import torch
+
+    width = max(len(row) for row in rows)
+    out = torch.full((len(rows), width), value, dtype=dtype)
+    for number, row in enumerate(rows):
+        out[number, : len(row)] = torch.tensor(row, dtype=dtype)
+    return out

@@ -1,0 +1,114 @@
+"""Trainer callbacks: the stage schedule, the per-step log, and the mark of a complete checkpoint."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from visiontokens.compress.schedule import Stage
+from visiontokens.data.progress import Progress
+from visiontokens.provenance import write_json
+from visiontokens.train.records import MARK
+from visiontokens.train.stages import CountedSchedule
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Meter:
+    """What the trainer measured since the last optimizer step."""
+
+    loss: float = 0.0
+    tokens: int = 0
+    forwards: int = 0
+    stage: Stage | None = None
+
+    def reset(self) -> None:
+        """Start counting the next step; the stage stays."""
+        self.loss, self.tokens, self.forwards = 0.0, 0, 0
+
+
+class StageSwitch:
+    """Sets the compressor's stage before every forward pass, from the step alone: nothing to lose on resume.
+
+    Args:
+        compressor: has `set_stage`.
+        schedule: None = no stages.
+        accumulation: forward passes per optimizer step (for official counting).
+    """
+
+    def __init__(self, compressor: Any, schedule: CountedSchedule | None, accumulation: int) -> None:
+        self._compressor, self._schedule, self._accumulation = compressor, schedule, accumulation
+
+    def __call__(self, step: int, total: int, micro: int) -> Stage | None:
+        """Set and return the stage of micro-batch `micro` of optimizer step `step` of `total`."""
+        if self._schedule is None:
+            return None
+        stage = self._schedule.stage(step, total, step * self._accumulation + micro)
+        self._compressor.set_stage(stage)
+        return stage
+
+
+class StepLog(TrainerCallback):
+    """Appends one line to `log.jsonl` after every optimizer step and logs progress every few seconds."""
+
+    def __init__(self, path: Path, meter: Meter, label: str, every: float = 5.0) -> None:
+        self._path, self._meter, self._label, self._every = path, meter, label, every
+        self._progress: Progress | None = None
+        self._wall = self._cpu = 0.0
+        self._lr = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the clocks."""
+        self._progress = Progress(log, self._label, state.max_steps, state.global_step, self._every)
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Note the learning rate that this step uses."""
+        self._lr = float(kwargs["optimizer"].param_groups[0]["lr"])
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Write the line of the step just done."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        stage = self._meter.stage
+        compressed = stage is not None and stage.stride > 1
+        row = {
+            "step": state.global_step,
+            "loss": self._meter.loss,
+            "lr": self._lr,
+            "tokens": self._meter.tokens,
+            "seconds": round(wall - self._wall, 4),
+            "cpu_seconds": round(cpu - self._cpu, 4),
+            "stage_layer": str(stage.layer) if compressed and stage is not None else None,
+            "stage_stride": stage.stride if compressed and stage is not None else None,
+        }
+        self._wall, self._cpu = wall, cpu
+        self._meter.reset()
+        with self._path.open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(row) + "\n")
+        if self._progress is not None:
+            where = f"  K,S {row['stage_layer']},{row['stage_stride']}" if compressed else ""
+            self._progress.advance(1, f"loss {row['loss']:.4f}  lr {row['lr']:.2e}{where}")
+
+
+class CheckpointMark(TrainerCallback):
+    """Marks a checkpoint as complete once all its files are written, and only then removes older ones."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Write the mark into the checkpoint of the current step."""
+        newest = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        write_json(newest / MARK, {"step": state.global_step})
+        for folder in newest.parent.glob("checkpoint-*"):
+            if folder != newest:
+                shutil.rmtree(folder)

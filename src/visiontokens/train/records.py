@@ -1,0 +1,120 @@
+"""What a training run leaves behind: its identity, its log, its checkpoints and its final record."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from visiontokens.provenance import read_json, sha256_json, stamp, write_json
+
+MARK = "complete.json"
+"""Written last into a checkpoint; one without it was cut short and is not used."""
+
+
+class ResumeError(ValueError):
+    """A run folder belongs to a run with other settings."""
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one level with dotted keys."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            out |= flat(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = value
+    return out
+
+
+def claim(run_dir: Path, identity: Mapping[str, Any]) -> None:
+    """Write `run.json` into a fresh run folder, or check that the one there is of the same run.
+
+    Raises:
+        ResumeError: the folder's run differs; every differing key is named with both values.
+    """
+    path = run_dir / "run.json"
+    wanted = json.loads(json.dumps(identity, default=str))
+    if not path.is_file():
+        write_json(path, wanted)
+        return
+    old, new = flat(read_json(path)), flat(wanted)
+    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    if changed:
+        lines = "; ".join(f"{key}: found {old.get(key)!r}, expected {new.get(key)!r}" for key in changed)
+        raise ResumeError(
+            f"{path}: an unfinished run with other settings lies here ({lines}). "
+            "Restore the settings to continue it, or remove the folder to start over."
+        )
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Return the latest complete checkpoint and remove incomplete ones."""
+    complete: list[tuple[int, Path]] = []
+    for path in folder.glob("checkpoint-*"):
+        if (path / MARK).is_file():
+            complete.append((int(path.name.rsplit("-", 1)[1]), path))
+        else:
+            shutil.rmtree(path)
+    return max(complete)[1] if complete else None
+
+
+def trim_log(path: Path, step: int) -> None:
+    """Drop the lines of `log.jsonl` after `step` (work that a resumed run does again) and a half-written last line."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if not line.endswith("\n") or json.loads(line)["step"] > step:
+            break
+        kept.append(line)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    temporary.replace(path)
+
+
+def read_log(path: str | Path) -> list[dict[str, Any]]:
+    """Read a `log.jsonl`: one mapping per optimizer step.
+
+    Raises:
+        ValueError: a malformed line; the message names file and line.
+    """
+    rows = []
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as err:
+            raise ValueError(f"{path}:{number}: not valid JSON: {err.msg}") from err
+    return rows
+
+
+def final_record(
+    identity: Mapping[str, Any], log: list[dict[str, Any]], parameters: Mapping[str, int]
+) -> dict[str, Any]:
+    """Return what `record.json` says about a finished run.
+
+    Times are sums over the log's steps, so they hold for resumed runs too (work that was lost is not counted).
+
+    Args:
+        identity: what `claim` checked.
+        log: rows of `log.jsonl`.
+        parameters: counts, e.g. `trained` and `total`.
+    """
+    losses = [row["loss"] for row in log]
+    tail = losses[-max(1, len(losses) // 10) :]
+    return {
+        **stamp(),
+        "run": json.loads(json.dumps(identity, default=str)),
+        "config_hash": sha256_json(identity)[:16],
+        "data_hash": identity.get("data_hash", ""),
+        "parameters": dict(parameters),
+        "steps": len(log),
+        "loss_first": losses[0],
+        "loss_last": losses[-1],
+        "loss_last_tenth": sum(tail) / len(tail),
+        "tokens_seen": sum(row["tokens"] for row in log),
+        "wall_seconds": round(sum(row["seconds"] for row in log), 3),
+        "cpu_seconds": round(sum(row["cpu_seconds"] for row in log), 3),
+    }

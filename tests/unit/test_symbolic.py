@@ -1,0 +1,237 @@
+"""Symbolic scenes, packed turns and the mini LLM's pretraining."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from visiontokens.data.miniworld.phrases import LETTER_ANSWER, LETTER_ANSWER_CN, MAY_REFUSE, SHORT_ANSWER
+from visiontokens.data.miniworld.scenes import COLORS, SHAPES, Scenes
+from visiontokens.data.miniworld.tokenizer import build_tokenizer
+from visiontokens.models.tiny import SMOKE_LLM
+from visiontokens.train.backbones import llm as pretraining
+from visiontokens.train.backbones import reader as reading
+from visiontokens.train.backbones.llm import Batch, Phase, Plan, Pretraining, make_batch, use_bf16
+from visiontokens.train.backbones.reader import grow, new_reader
+from visiontokens.train.backbones.symbolic import SymbolicEmbedding, complete, symbolise
+from visiontokens.train.backbones.turns import CAPTION, IGNORED, TEXT, Mix, draw_turns, pack
+
+PLAN = Plan(
+    phases=(
+        Phase(4, 2e-3, (4,), layers=2, turns=3, batch_size=4),
+        Phase(4, 2e-3, (4, 12), layers=4, turns=3, batch_size=4),
+    ),
+    dims=SMOKE_LLM,
+    held_out=4,
+    precision="fp32",
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return build_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def scenes() -> Scenes:
+    return Scenes.sample(60, 5, "train", plate=0.9)
+
+
+@pytest.mark.parametrize("grid", [4, 8, 12, 24])
+def test_cells_say_what_is_there(scenes: Scenes, grid: int) -> None:
+    chosen = scenes.select(complete(scenes, grid))
+    assert len(chosen) > 40
+    laid = symbolise(chosen, grid)
+    assert laid.grid == grid
+    for i, scene in enumerate(chosen):
+        shown = {(int(c) - 1, int(s) - 1) for c, s, *_ in laid.objects[i] if c}
+        assert shown == {(COLORS.index(o.color), SHAPES.index(o.shape)) for o in scene.objects}
+        for obj in scene.objects:
+            home = obj.y * grid // 96 * grid + obj.x * grid // 96
+            assert laid.objects[i, home, 0] > 0
+        assert (laid.digits[i] > 0).any() == (scene.number is not None)
+
+
+@pytest.mark.parametrize("grid", [4, 8, 12, 24])
+def test_digits_read_from_left_to_right(scenes: Scenes, grid: int) -> None:
+    laid = symbolise(scenes, grid)
+    for i, scene in enumerate(scenes):
+        columns: dict[int, list[int]] = {}
+        for cell in np.flatnonzero(laid.slots[i]):
+            columns.setdefault(int(laid.slots[i, cell]), []).append(int(cell) % grid)
+        read = [{int(d) for d in laid.digits[i][laid.slots[i] == slot]} for slot in sorted(columns)]
+        assert read == [{1 + int(d)} for d in scene.number or ""]
+        middles = [np.mean(columns[slot]) for slot in sorted(columns)]
+        assert middles == sorted(set(middles))
+
+
+def test_blur_takes_out_digits_then_texture_then_shape() -> None:
+    sharp = Scenes.sample(200, 6, "train", plate=1.0)
+    for sigma, left in ((0.0, (1, 1, 1, 1)), (1.1, (1, 1, 1, 0)), (4.0, (1, 0, 0, 0))):
+        laid = symbolise(dataclasses.replace(sharp, blur=np.full(200, sigma, np.float32)), 12)
+        assert tuple(int(laid.objects[..., a].any()) for a in range(4)) == left
+        legible = sigma < 0.15 * sharp.digit_px
+        assert ((laid.digits > 0).any(1) == legible).all()
+        assert laid.sign.any(1).all()
+
+
+def test_grid_must_divide_the_finest(scenes: Scenes) -> None:
+    with pytest.raises(ValueError, match="grid: found 5, expected a divisor of 24"):
+        symbolise(scenes, 5)
+
+
+def test_embedding_is_the_sum_of_words_and_codes(tokenizer: PreTrainedTokenizerFast, scenes: Scenes) -> None:
+    codes, words = SymbolicEmbedding(tokenizer, 8), torch.randn(len(tokenizer), 8)
+    laid = symbolise(scenes, 24)
+    cells = codes(laid, words, torch.zeros(len(scenes)))
+    i, cell = (int(v) for v in np.argwhere(laid.objects[..., 0] > 0)[0])
+    scene = scenes[i]
+    obj = next(o for o in scene.objects if COLORS.index(o.color) + 1 == laid.objects[i, cell, 0])
+    ids = tokenizer.convert_tokens_to_ids([obj.color, obj.shape, obj.size, obj.texture])
+    expected = words[ids].sum(0) + codes.positions(24)[cell]
+    torch.testing.assert_close(cells[i, cell], expected)
+    ordered = codes(laid, words, torch.ones(len(scenes))) - cells
+    assert (ordered.abs().sum(-1) > 0).numpy().tolist() == (laid.slots > 0).tolist()
+
+
+def test_coarse_positions_are_means_of_fine_ones(tokenizer: PreTrainedTokenizerFast) -> None:
+    codes = SymbolicEmbedding(tokenizer, 8)
+    fine = codes.positions(24).unflatten(0, (24, 24))
+    coarse = codes.positions(4).unflatten(0, (4, 4))
+    torch.testing.assert_close(coarse[1, 2], fine[6:12, 12:18].mean((0, 1)))
+
+
+def _batch(tokenizer: PreTrainedTokenizerFast, turns: int = 4) -> Batch:
+    phase = Phase(1, 1e-3, (4,), layers=2, turns=turns, batch_size=3, captioned=0.5)
+    return make_batch(tokenizer, PLAN, phase, grid=4, split="train", key=(1, 2))
+
+
+def test_packed_turns_equal_single_turns(tokenizer: PreTrainedTokenizerFast) -> None:
+    """The logits of a turn among others are those of the turn alone; text-only turns ignore the scene."""
+    torch.manual_seed(0)
+    reader = new_reader(tokenizer, SMOKE_LLM, 2).eval()
+    scenes, rng = Scenes.sample(1, 3, "train"), np.random.default_rng(4)
+    other = Scenes.sample(1, 4, "train")
+    weights = {TEXT: 1.0, "color": 1.0, "exist": 1.0}
+    turns = draw_turns(scenes[0], rng, tokenizer, n=6, captioned=True, mix=Mix(weights=weights))
+    assert {turn.family for turn in turns} >= {TEXT, CAPTION}
+    system, ordered = tokenizer("USER:", return_tensors="pt").input_ids[0], torch.ones(1)
+    families = (*weights, CAPTION)
+
+    def logits(seen: Scenes, chosen: list) -> torch.Tensor:
+        packed = pack([chosen], families, system=len(system), scene=16, caption_weight=0.3, pad=3)
+        with torch.no_grad():
+            return reader(seen, 4, system, packed, ordered)
+
+    together = logits(scenes, turns).split([len(turn.answer) for turn in turns])
+    for turn, among in zip(turns, together, strict=True):
+        torch.testing.assert_close(among, logits(scenes, [turn]), atol=1e-5, rtol=1e-4)
+        unmoved = torch.allclose(among, logits(other, [turn]), atol=1e-5)
+        assert unmoved == (turn.family == TEXT)
+
+
+@pytest.mark.parametrize("long", [0, 1000])
+def test_packed_attention_equals_the_stock_one(
+    tokenizer: PreTrainedTokenizerFast, long: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "LONG", long)
+    torch.manual_seed(0)
+    reader, batch = new_reader(tokenizer, SMOKE_LLM, 2), _batch(tokenizer)
+    ours = pretraining._forward(reader, batch, bf16=False)
+    reader.llm.set_attn_implementation("sdpa")
+    torch.testing.assert_close(ours, pretraining._forward(reader, batch, bf16=False))
+
+
+def test_labels_are_the_answers_and_nothing_else(tokenizer: PreTrainedTokenizerFast) -> None:
+    packed = _batch(tokenizer).packed
+    for ids, labels, first in zip(packed.input_ids, packed.labels, packed.first, strict=True):
+        starts = [int(place) for place in np.flatnonzero(first >= 0)]
+        assert [tokenizer.decode(ids[place]) for place in starts] == ["ASSISTANT:"] * len(starts)
+        for place in starts:
+            said = labels[place : place + 200].tolist()
+            answer = said[: said.index(tokenizer.eos_token_id) + 1]
+            assert ids[place + 1 : place + len(answer)].tolist() == answer[:-1]
+        assert (labels == tokenizer.eos_token_id).sum() == len(starts)
+    assert packed.weights[packed.labels == IGNORED].sum() == 0
+    assert {round(w, 2) for w in packed.weights.unique().tolist()} == {0.0, 0.3, 1.0}
+
+
+def test_instructions_follow_the_kind_of_question(tokenizer: PreTrainedTokenizerFast) -> None:
+    rng, seen = np.random.default_rng(0), Counter()
+    for scene in Scenes.sample(60, 8, "train"):
+        for turn in draw_turns(scene, rng, tokenizer, n=10, captioned=False, mix=Mix(chinese=0.3, choice=0.4)):
+            text, answer = tokenizer.decode(turn.prompt), tokenizer.decode(turn.answer[:-1])
+            letters = "\nA. " in text
+            assert letters == (LETTER_ANSWER in text or LETTER_ANSWER_CN in text)
+            assert not letters or answer in "ABCD"
+            assert answer != "unanswerable" or MAY_REFUSE in text
+            assert text.startswith("\n") == (turn.family != TEXT)
+            assert text.endswith("ASSISTANT:")
+            seen.update([name for name in (SHORT_ANSWER, LETTER_ANSWER, LETTER_ANSWER_CN, MAY_REFUSE) if name in text])
+    assert len(seen) == 4
+
+
+def test_growing_keeps_the_function(tokenizer: PreTrainedTokenizerFast) -> None:
+    torch.manual_seed(1)
+    reader, batch = new_reader(tokenizer, SMOKE_LLM, 2), _batch(tokenizer)
+    before = pretraining._forward(reader, batch, bf16=False)
+    grow(reader, 4)
+    assert reader.llm.config.num_hidden_layers == len(reader.llm.model.layers) == 4
+    torch.testing.assert_close(pretraining._forward(reader, batch, bf16=False), before)
+    with pytest.raises(ValueError, match="layers: found 6, expected a multiple of the present 4"):
+        grow(reader, 6)
+
+
+def test_stopped_run_continues_to_the_same_weights(tmp_path: Path) -> None:
+    whole = Pretraining(PLAN, tmp_path / "whole")
+    whole.run(save_every=1)
+    broken = Pretraining(PLAN, tmp_path / "broken")
+    state = tmp_path / "broken" / "state.pt"
+    saved = broken.save_state
+
+    def save_then_die(with_optimizer: bool = True) -> None:
+        saved(with_optimizer)
+        if (broken.phase, broken.step) == (1, 2):
+            raise KeyboardInterrupt
+
+    broken.save_state = save_then_die  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        broken.run(save_every=1)
+    assert state.exists()
+    resumed = Pretraining(PLAN, tmp_path / "broken")
+    assert (resumed.phase, resumed.step) == (1, 2)
+    resumed.run(save_every=1)
+    for name, value in whole.reader.state_dict().items():
+        torch.testing.assert_close(resumed.reader.state_dict()[name], value, msg=name)
+
+
+def test_export_loads_with_the_auto_classes(tmp_path: Path) -> None:
+    run = Pretraining(PLAN, tmp_path / "run")
+    run.phase = len(PLAN.phases)
+    record = run.export(tmp_path / "out")
+    model, info = LlamaForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert (model.config.vocab_size, model.config.pad_token_id) == (len(tokenizer), tokenizer.pad_token_id)
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+    assert set(record["held_out_first_answer_accuracy"]) == {"4x4", "12x12"}
+    assert 0 <= record["held_out_first_answer_accuracy"]["4x4"]["mean"] <= 1
+
+
+def test_precision_is_checked() -> None:
+    assert (use_bf16("fp32"), use_bf16("bf16")) == (False, True)
+    with pytest.raises(ValueError, match="precision: found 'fp8'"):
+        use_bf16("fp8")
