@@ -1,0 +1,191 @@
+"""Predictions of one experiment: LLaVA answer records for every benchmark, resumable question by question."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer
+
+from visiontokens.compress.base import MethodSpec
+from visiontokens.config import Config, load_experiments
+from visiontokens.data.benchmarks import Benchmark, Example, find_benchmark, subset
+from visiontokens.data.encoders import FastEncoder
+from visiontokens.data.features import FeatureStore
+from visiontokens.data.precision import autocast
+from visiontokens.data.progress import Progress
+from visiontokens.evaluate.greedy import Greedy, Prompt, encode_question
+from visiontokens.evaluate.predictions import PredictionWriter, answer_record
+from visiontokens.models.build import load_model
+from visiontokens.models.llava import LlavaWithCompressor
+from visiontokens.provenance import sha256_file, sha256_json, stamp, write_json
+
+log = logging.getLogger(__name__)
+
+Group = list[tuple[Example, Prompt]]
+"""The questions about one image."""
+
+
+class Predictor:
+    """Answers benchmark questions with one model and writes answer records.
+
+    Args:
+        model: the model under test, in eval mode.
+        tokenizer: a fast tokenizer of `transformers`.
+        data_dir: folder that feature paths are relative to.
+        features: cached tower features of the test images.
+        batch_size: questions per forward pass.
+        max_new_tokens: longest answer.
+        precision: auto, fp32 or bf16.
+    """
+
+    def __init__(
+        self,
+        model: LlavaWithCompressor,
+        tokenizer: Any,
+        data_dir: Path,
+        features: FeatureStore,
+        *,
+        batch_size: int,
+        max_new_tokens: int,
+        precision: str = "auto",
+    ) -> None:
+        self.model, self.tokenizer, self.encoder = model, tokenizer, FastEncoder(tokenizer)
+        self.data_dir, self.features, self.batch_size, self.precision = data_dir, features, batch_size, precision
+        self.greedy = Greedy(model, self.encoder, max_new_tokens)
+
+    @property
+    def benchmarks_dir(self) -> Path:
+        """Folder of the official benchmark files."""
+        return self.data_dir / "benchmarks"
+
+    @classmethod
+    def of(cls, config: Config, model: LlavaWithCompressor, features: FeatureStore) -> Predictor:
+        """Return the predictor that a configuration asks for."""
+        settings = config.evaluate
+        return cls(
+            model,
+            AutoTokenizer.from_pretrained(config.backbones.llm),
+            config.data_dir,
+            features,
+            batch_size=settings.batch_size,
+            max_new_tokens=settings.max_new_tokens,
+            precision=settings.precision,
+        )
+
+    def answers(
+        self, examples: Sequence[Example], locate: Callable[[Example], str]
+    ) -> Iterator[list[tuple[Example, str]]]:
+        """Yield batches of examples with their answers, questions about one image together.
+
+        `locate` names the path under which an example's image is in the feature store.
+        """
+        for batch in self._batches(examples):
+            image = batch[0][0][0].image is not None
+            levels = self.features.get([locate(group[0][0]) for group in batch]) if image else None
+            prompts = [[prompt for _, prompt in group] for group in batch]
+            with autocast(self.precision, str(self.model.device)):
+                new = self.greedy.answer(levels, prompts)
+            yield [
+                (example, self.tokenizer.decode(ids, skip_special_tokens=True).strip())
+                for group, answers in zip(batch, new, strict=True)
+                for (example, _), ids in zip(group, answers, strict=True)
+            ]
+
+    def feature_path(self, benchmark: Benchmark, example: Example) -> str:
+        """Return the path under which an example's image is in the feature store."""
+        path = benchmark.image_path(self.benchmarks_dir, example)
+        assert path is not None
+        return path.relative_to(self.data_dir).as_posix()
+
+    def _batches(self, examples: Sequence[Example]) -> Iterator[list[Group]]:
+        """Group questions by image, similar lengths together, about `batch_size` questions a batch."""
+        groups: dict[str, Group] = {}
+        image_id = self.model.config.image_token_id
+        for number, example in enumerate(examples):
+            prompt = encode_question(example.prompt, self.encoder, image_id, image=example.image is not None)
+            groups.setdefault(example.image or f"\0{number}", []).append((example, prompt))
+        order = sorted(groups.values(), key=lambda g: (g[0][0].image is None, max(len(p.rest) for _, p in g)))
+        batch: list[Group] = []
+        for group in order:
+            mixed = bool(batch) and (batch[0][0][0].image is None) != (group[0][0].image is None)
+            if batch and (mixed or sum(map(len, batch)) + len(group) > self.batch_size):
+                yield batch
+                batch = []
+            batch.append(group)
+        if batch:
+            yield batch
+
+
+def predict_benchmark(
+    predictor: Predictor, name: str, out: Path, fingerprint: str, *, limit: int, model_id: str
+) -> int:
+    """Write the answer records of one benchmark to `out`, in question order; return how many.
+
+    A killed run continues from the answers it had written; `fingerprint` stands for weights, method, settings and data.
+    """
+    benchmark = find_benchmark(name)
+    examples = subset(benchmark.read(predictor.benchmarks_dir), limit)
+    with PredictionWriter(out, fingerprint) as writer:
+        todo = [example for example in examples if example.question_id not in writer.done]
+        progress = Progress(log, f"predict {model_id} {name}", len(examples), len(examples) - len(todo))
+        for batch in predictor.answers(todo, partial(predictor.feature_path, benchmark)):
+            writer.write(answer_record(example, text, model_id) for example, text in batch)
+            progress.advance(len(batch))
+        writer.finish(examples)
+    return len(examples)
+
+
+def experiment_model(config: Config, experiment: str, seed: int, model_dir: Path) -> LlavaWithCompressor:
+    """Return an experiment's model in eval mode with its test-time method, after fixing threads and draws.
+
+    Raises:
+        FileNotFoundError: the weights are missing.
+        ValueError: the experiment does not run under `config`, or weights and method differ.
+    """
+    rows = load_experiments(config)
+    if experiment not in rows:
+        raise ValueError(f"{config.experiments.table}: no experiment {experiment!r} here; known: {', '.join(rows)}")
+    method = MethodSpec.from_yaml(config.experiments.table.parent / "methods" / f"{rows[experiment].method}.yaml")
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(seed)
+    return load_model(model_dir, method).eval()
+
+
+def predict_experiment(config: Config, experiment: str, seed: int, model_dir: Path, out_dir: Path) -> None:
+    """Answer all configured benchmarks with one experiment's model and test-time method.
+
+    Writes `<out_dir>/<benchmark>.jsonl` each, then `record.json` with what identifies the run.
+
+    Raises:
+        FileNotFoundError: weights, features or an official file are missing.
+        ValueError: the experiment does not run under `config`, a benchmark is unknown, or weights and method differ.
+    """
+    model = experiment_model(config, experiment, seed, model_dir)
+    settings = config.evaluate
+    store = FeatureStore.open(config.data_dir / "features" / "test", model.compressor.levels)
+    predictor = Predictor.of(config, model, store)
+    identity = {
+        "weights": sha256_file(model_dir / "model.safetensors"),
+        "method": model.method.to_config(),
+        "evaluate": settings.model_dump(mode="json", include={"batch_size", "max_new_tokens", "limit", "precision"}),
+        "data": sha256_file(config.data_dir / "world.json"),
+        "seed": seed,
+    }
+    model_id = f"{experiment}-seed{seed}"
+    counts = {
+        name: predict_benchmark(
+            predictor,
+            name,
+            out_dir / f"{name}.jsonl",
+            sha256_json(identity),
+            limit=settings.limit,
+            model_id=model_id,
+        )
+        for name in settings.benchmarks
+    }
+    write_json(out_dir / "record.json", {"experiment": experiment, "questions": counts, **identity, "run": stamp()})
