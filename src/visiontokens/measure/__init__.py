@@ -1,0 +1,1 @@
+"""The cost beside every score: tokens per layer, FLOPs, cache bytes, measured latency and peak memory."""

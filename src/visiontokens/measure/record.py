@@ -1,0 +1,157 @@
+"""One record per experiment: what its method costs, computed and measured."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from visiontokens.compress.base import MethodSpec
+from visiontokens.config import Config, load_experiments, weights_root
+from visiontokens.data.precision import use_bf16
+from visiontokens.measure.flops import LlamaShape, decode_flops, kv_bytes, prefill_flops
+from visiontokens.measure.latency import measure_latency
+from visiontokens.measure.memory import METHODS, parameter_bytes, parameter_count, peak_bytes
+from visiontokens.measure.tokens import compression_ratio, mean_tokens, total_tokens
+from visiontokens.models.build import load_model
+from visiontokens.models.llava import LlavaWithCompressor
+from visiontokens.provenance import stamp, write_json
+
+log = logging.getLogger(__name__)
+
+
+def cost_record(model: LlavaWithCompressor, *, text_tokens: int, bytes_per_value: int = 2) -> dict[str, Any]:
+    """Return the computed cost of one image and `text_tokens` tokens around it, batch 1.
+
+    FLOPs are two per multiply-accumulate; `prefill_flops` = decoder with dense attention + output head for the last
+    position + `extra_flops` (projector and compressor). The vision tower is the same for all methods and left out.
+    """
+    compressor, shape = model.compressor, _shape(model)
+    n_vision = compressor.geometry.n_vision
+    per_layer = [float(n) for n in compressor.tokens_per_layer(n_vision, shape.layers)]
+    extra = float(compressor.extra_flops(n_vision, text_tokens))
+    cache = kv_bytes(shape, per_layer, text_tokens, bytes_per_value=bytes_per_value)
+    return {
+        "vision_tokens": n_vision,
+        "layers": shape.layers,
+        "text_tokens": text_tokens,
+        "tokens_per_layer": per_layer,
+        "tokens_total": total_tokens(per_layer),
+        "tokens_mean": mean_tokens(per_layer),
+        "compression_ratio": compression_ratio(per_layer, n_vision),
+        "prefill_flops": prefill_flops(shape, per_layer, text_tokens) + extra,
+        "prefill_flops_without_scores": prefill_flops(shape, per_layer, text_tokens, attention=False) + extra,
+        "extra_flops": extra,
+        "decode_flops": decode_flops(shape, per_layer, text_tokens),
+        "kv_bytes": sum(cache),
+        "kv_bytes_per_layer": cache,
+        "kv_bytes_per_value": bytes_per_value,
+        "parameters": parameter_count(model),
+        "parameters_compressor": parameter_count(compressor),
+        "parameters_connector": parameter_count(compressor) + parameter_count(model.model.multi_modal_projector),
+        "weight_bytes": parameter_bytes(model),
+    }
+
+
+def _shape(model: LlavaWithCompressor) -> LlamaShape:
+    text: Any = model.config.text_config
+    return LlamaShape.of(text)
+
+
+def timed_prompt(model: LlavaWithCompressor, text_tokens: int, seed: int = 0) -> dict[str, Any]:
+    """Return inputs of `model.prefill` for one image and `text_tokens` other tokens; the content is random.
+
+    A fifth of the text stands before the image, as the system prompt does. Features replace pixels, so that the
+    tower is not in the measurement.
+
+    Raises:
+        ValueError: fewer than two text tokens.
+    """
+    if text_tokens < 2:
+        raise ValueError(f"text tokens: found {text_tokens}, expected at least 2")
+    geometry, image, words = model.geometry, model.config.image_token_id, _shape(model).vocab
+    device = next(model.parameters()).device
+    draw = torch.Generator().manual_seed(seed)
+    text = torch.randint(0, words - 1, (text_tokens,), generator=draw)
+    text[text == image] = words - 1
+    cut = max(1, text_tokens // 5)
+    ids = torch.cat([text[:cut], torch.tensor([image]), text[cut:]])[None].to(device)
+    shape = (1, geometry.n_vision, geometry.vision_width)
+    levels = {level: torch.randn(shape, generator=draw).to(device) for level in model.compressor.levels}
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "vision_levels": levels}
+
+
+def prefill_step(model: LlavaWithCompressor, inputs: dict[str, Any], dtype: torch.dtype) -> Callable[[], Tensor]:
+    """Return a call that runs one prefill, to the logits of the first answer token, under autocast to `dtype`."""
+    device = inputs["input_ids"].device
+    weights = next(model.parameters()).dtype
+
+    def step() -> Tensor:
+        context = nullcontext() if dtype == weights else torch.autocast(device.type, dtype=dtype)
+        with torch.inference_mode(), context:
+            return model.prefill(**inputs).logits
+
+    return step
+
+
+def measure_experiment(
+    model: LlavaWithCompressor,
+    *,
+    text_tokens: int,
+    repeats: int = 20,
+    warmup: int = 3,
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, Any]:
+    """Return `cost_record` with the measured prefill time and peak memory, and where they were measured.
+
+    `prefill_ms` is projector + compressor + decoder + head for one prompt, without the vision tower.
+    """
+    model.train(False)
+    device = next(model.parameters()).device
+    step = prefill_step(model, timed_prompt(model, text_tokens), dtype)
+    timed = measure_latency(step, device, repeats=repeats, warmup=warmup)
+    width = torch.finfo(dtype).bits // 8
+    return cost_record(model, text_tokens=text_tokens, bytes_per_value=width) | {
+        "prefill_ms": timed.median_ms,
+        "prefill_q25_ms": timed.q25_ms,
+        "prefill_q75_ms": timed.q75_ms,
+        "prefill_runs": timed.runs,
+        "peak_bytes": peak_bytes(step, device),
+        "peak_method": METHODS[device.type],
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else stamp()["processor"],
+        "dtype": str(dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "stamp": stamp(),
+    }
+
+
+def measure_all(config: Config, models_dir: Path, out_dir: Path) -> None:
+    """Write `<out_dir>/<experiment>.json` for every experiment that runs under `config`.
+
+    Weights are those of seed 0; test-time rows use their own method on the weights they borrow.
+    """
+    torch.set_num_threads(config.threads)
+    rows = load_experiments(config)
+    settings = config.efficiency
+    dtype = torch.bfloat16 if use_bf16(config.evaluate.precision) else torch.float32
+    for number, (name, row) in enumerate(rows.items(), 1):
+        method_file = config.experiments.table.parent / "methods" / f"{row.method}.yaml"
+        model = load_model(models_dir / weights_root(rows, name) / "seed0" / "tune", MethodSpec.from_yaml(method_file))
+        record = measure_experiment(
+            model, text_tokens=settings.text_tokens, repeats=settings.repeats, warmup=settings.warmup, dtype=dtype
+        )
+        write_json(out_dir / f"{name}.json", {"experiment": name, "method": row.method} | record)
+        log.info(
+            "efficiency %d/%d %s: %.0f tokens per layer, %.2f GFLOPs, %.1f ms",
+            number,
+            len(rows),
+            name,
+            record["tokens_mean"],
+            record["prefill_flops"] / 1e9,
+            record["prefill_ms"],
+        )

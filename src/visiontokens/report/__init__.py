@@ -1,0 +1,1 @@
+"""Tables, figures, numbers and pages made from result files; no model code."""

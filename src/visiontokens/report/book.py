@@ -1,0 +1,167 @@
+"""Everything the report draws from, loaded once, and what it derives from it: seed means, averages, training tokens."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pandas as pd
+
+from visiontokens.analyze import collect
+from visiontokens.analyze.reference import REFERENCE, reference, reference_rows
+from visiontokens.compress.schedule import Schedule
+from visiontokens.measure.tokens import pooled_tokens, total_tokens
+
+AVERAGE = "average"
+Z95 = 1.959964
+"""Half width of a 95% interval in standard errors."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A measured value: mean over seeds, spread over seeds, and half the confidence interval over questions."""
+
+    value: float
+    half: float = math.nan
+    std: float = math.nan
+    seeds: int = 1
+    n: int = 0
+
+    @property
+    def noise(self) -> float:
+        """Half width of a 95% interval for question sampling and seed spread together."""
+        spread = 0.0 if math.isnan(self.std) else Z95 * self.std / math.sqrt(self.seeds)
+        return math.hypot(0.0 if math.isnan(self.half) else self.half, spread)
+
+
+@dataclass(frozen=True)
+class Book:
+    """The published numbers, the experiment and benchmark tables, and the results of one scale."""
+
+    published: pd.DataFrame
+    rows: pd.DataFrame
+    experiments: pd.DataFrame
+    benchmarks: pd.DataFrame
+    scores: pd.DataFrame
+    efficiency: pd.DataFrame
+    records: pd.DataFrame
+    schedules: Path
+
+    @classmethod
+    def load(cls, results: str | Path, config: str | Path = "config", reference_dir: str | Path = REFERENCE) -> Self:
+        """Read the results under `results` (e.g. `results/mini`); what was not run is empty."""
+        results, config, folder = Path(results), Path(config), Path(reference_dir)
+        return cls(
+            published=reference(folder=folder),
+            rows=reference_rows(folder),
+            experiments=collect.experiments(config / "experiments.tsv").set_index("id"),
+            benchmarks=collect.benchmarks(config / "benchmarks.tsv"),
+            scores=collect.scores(results),
+            efficiency=collect.efficiency(results).set_index("experiment"),
+            records=collect.training_records(results),
+            schedules=config / "schedules",
+        )
+
+    @cached_property
+    def cells(self) -> dict[tuple[str, str], Cell]:
+        """Measured values by (experiment, benchmark), in published units, and the average as benchmark `average`."""
+        found = {
+            (str(name), str(bench)): _over_seeds(group)
+            for (name, bench), group in self.scores.groupby(["experiment", "benchmark"], sort=False)
+        }
+        for name in dict.fromkeys(self.scores["experiment"]):
+            average = self.average(str(name), list(self.benchmarks.index))
+            if average is not None:
+                found[str(name), AVERAGE] = average
+        return found
+
+    @property
+    def run(self) -> list[str]:
+        """Experiments that have scores, in the order of the experiment table, others behind."""
+        scored = list(dict.fromkeys(self.scores["experiment"]))
+        listed = [name for name in self.experiments.index if name in scored]
+        return listed + [name for name in scored if name not in listed]
+
+    @property
+    def scored_benchmarks(self) -> list[str]:
+        """Benchmarks with at least one score, in the order of the benchmark table."""
+        scored = set(self.scores["benchmark"])
+        return [name for name in self.benchmarks.index if name in scored]
+
+    def label(self, experiment: str) -> str:
+        """Return an experiment's name for tables and figures."""
+        return str(self.experiments["label"].get(experiment, experiment))
+
+    def average(self, experiment: str, benchmarks: list[str]) -> Cell | None:
+        """Return the mean over benchmarks, each on a scale of 100; none if one of them was not run.
+
+        Its interval takes the benchmarks as independent; its spread is that of the seeds' own averages.
+        """
+        scores = self.scores[(self.scores["experiment"] == experiment) & self.scores["benchmark"].isin(benchmarks)]
+        if scores.empty or scores["benchmark"].nunique() < len(benchmarks):
+            return None
+        divisor = scores["benchmark"].map(self.benchmarks["divisor"])
+        scaled = scores.assign(value=scores["value"] / divisor, half=_half(scores) / divisor)
+        per_seed = scaled.groupby("seed")["value"].mean()
+        halves = scaled.groupby("benchmark")["half"].mean()
+        return Cell(
+            value=float(per_seed.mean()),
+            half=float(np.sqrt((halves**2).sum()) / len(halves)),
+            std=float(per_seed.std()) if len(per_seed) > 1 else math.nan,
+            seeds=len(per_seed),
+            n=int(scaled[scaled["seed"] == scaled["seed"].iloc[0]]["n"].sum()),
+        )
+
+    def cost(self, experiment: str, key: str) -> float:
+        """Return one number of an experiment's efficiency record, NaN if it was not measured."""
+        if experiment not in self.efficiency.index or key not in self.efficiency:
+            return math.nan
+        return float(self.efficiency[key].to_dict()[experiment])
+
+    def training_tokens(self, experiment: str) -> float:
+        """Return `#Tokens` (summed over layers) averaged over the training stages; NaN without measured sizes.
+
+        Rows without a stage schedule train with the tokens they are tested with.
+        """
+        if experiment not in self.efficiency.index:
+            return math.nan
+        name = self.experiments["schedule"].get(experiment, "")
+        if not name:
+            return self.cost(experiment, "tokens_total")
+        n_vision = int(self.cost(experiment, "vision_tokens"))
+        n_layers = int(self.cost(experiment, "layers"))
+        start = total = 0.0
+        for stage in Schedule.from_yaml(self.schedules / f"{name}.yaml").stages:
+            layer = max(0, stage.layer.at(n_layers)) if stage.stride > 1 else 0
+            tokens = total_tokens(pooled_tokens(n_vision, n_layers, layer, stage.stride))
+            total += (stage.until - start) * tokens
+            start = stage.until
+        return total
+
+    def training_seconds(self, experiment: str, stage: str = "tune") -> float:
+        """Return the wall time of one training stage, mean over seeds; NaN if it was not trained."""
+        if "wall_seconds" not in self.records:
+            return math.nan
+        mine = self.records[(self.records["experiment"] == experiment) & (self.records["stage"] == stage)]
+        return float(mine["wall_seconds"].mean()) if len(mine) else math.nan
+
+
+def _half(scores: pd.DataFrame) -> pd.Series:
+    """Return half the confidence intervals' widths."""
+    low, high = (pd.to_numeric(scores[name], errors="coerce") for name in ("ci_low", "ci_high"))
+    return (high - low) / 2
+
+
+def _over_seeds(group: pd.DataFrame) -> Cell:
+    values = group["value"].astype(float)
+    return Cell(
+        value=float(values.mean()),
+        half=float(_half(group).mean()),
+        std=float(values.std()) if len(values) > 1 else math.nan,
+        seeds=len(values),
+        n=int(group["n"].iloc[0]),
+    )

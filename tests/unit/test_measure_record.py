@@ -1,0 +1,84 @@
+"""The cost record of whole models: what is declared is what runs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPVisionModel, LlamaForCausalLM
+
+from visiontokens.compress.base import MethodSpec
+from visiontokens.measure.record import cost_record, measure_experiment, timed_prompt
+from visiontokens.models.build import build_model
+from visiontokens.models.tiny import LlmDims, TowerDims, llm_config, tower_config
+
+TEXT = 12
+METHODS = ["none", "avgpool", "stf", "stf-mbtf", "vcc-2-8", "vcc-16-4", "vcc-8-8", "progressive"]
+
+ADDITIONS = {"avgpool": 64 * 16}
+"""Sums of a pool before the projector: declared, but no counter of matrix products sees them."""
+
+
+@pytest.fixture(scope="module")
+def backbones(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("backbones")
+    tower = TowerDims(hidden=16, layers=3, heads=2, mlp=32, image_size=32)
+    language = LlmDims(hidden=16, layers=4, heads=2, kv_heads=2, mlp=32, max_positions=256)
+    CLIPVisionModel(tower_config(tower)).save_pretrained(folder / "tower")
+    LlamaForCausalLM(llm_config(40, language)).save_pretrained(folder / "llm")
+    return folder
+
+
+def model_of(backbones, name):
+    method = MethodSpec.from_yaml(f"config/methods/{name}.yaml")
+    return build_model(backbones / "tower", backbones / "llm", method, seed=0)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_declared_flops_are_what_the_counter_sees(backbones, name):
+    model = model_of(backbones, name)
+    inputs = timed_prompt(model, TEXT)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model.prefill(**inputs)
+    unseen = ADDITIONS.get(name, 0)
+    assert cost_record(model, text_tokens=TEXT)["prefill_flops"] == counter.get_total_flops() + unseen
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_declared_cache_is_the_cache(backbones, name):
+    model = model_of(backbones, name)
+    cache = model.prefill(**timed_prompt(model, TEXT)).cache
+    stored = [layer.keys.nbytes + layer.values.nbytes for layer in cache.layers]
+    assert cost_record(model, text_tokens=TEXT, bytes_per_value=4)["kv_bytes_per_layer"] == stored
+
+
+def test_record_holds_computed_and_measured_cost(backbones):
+    full = measure_experiment(model_of(backbones, "none"), text_tokens=TEXT, repeats=3, warmup=1)
+    quarter = measure_experiment(model_of(backbones, "avgpool"), text_tokens=TEXT, repeats=3, warmup=1)
+    assert full["tokens_per_layer"] == [64.0] * 4
+    assert (full["compression_ratio"], quarter["compression_ratio"]) == (1.0, 4.0)
+    assert quarter["prefill_flops"] < full["prefill_flops"]
+    assert quarter["kv_bytes"] < full["kv_bytes"]
+    assert quarter["peak_bytes"] < full["peak_bytes"]
+    assert full["prefill_q25_ms"] <= full["prefill_ms"] <= full["prefill_q75_ms"]
+    assert full["parameters_compressor"] == 0
+    assert full["parameters_connector"] == 16 * 16 + 16 + 16 * 16 + 16
+    assert {"device", "dtype", "threads", "peak_method", "stamp"} <= set(full)
+
+
+def test_timed_prompt_has_one_image_and_the_asked_text(backbones):
+    model = model_of(backbones, "none")
+    inputs = timed_prompt(model, TEXT)
+    ids = inputs["input_ids"][0]
+    assert int((ids == model.config.image_token_id).sum()) == 1
+    assert len(ids) == TEXT + 1
+    with pytest.raises(ValueError, match="at least 2"):
+        timed_prompt(model, 1)
+
+
+def test_measuring_leaves_weights_alone(backbones):
+    model = model_of(backbones, "vcc-2-8")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    measure_experiment(model, text_tokens=TEXT, repeats=2, warmup=0, dtype=torch.bfloat16)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
