@@ -1,0 +1,75 @@
+# Thin names over the real commands. The environment lives in .venv; nothing outside this folder is touched.
+#   make reproduce            every table and figure at the mini scale, with a summary and a page to open
+#   make smoke                the same workflow on a handful of samples, in minutes
+#   make test                 the tests, the whole workflow at smoke scale among them
+#   make restore              bring stored results back into a fresh clone (REMOTE=DIR: where they are)
+#   make reproduce CORES=8 SCALE=mini-full
+
+PY ?= python3
+CORES ?= 2
+SCALE ?= mini
+REMOTE ?=
+ARGS ?=
+# uv does not read pip's variable for folders with wheels.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+SNAKEMAKE = snakemake --cores $(CORES) $(ARGS)
+
+.PHONY: help env reproduce smoke test lint restore store backbones lock clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -7
+
+env: .venv/.ok
+
+.venv/.ok: requirements.lock pyproject.toml
+	$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PY=python3.11 ...")'
+	$(PY) -m venv .venv
+	.venv/bin/python -m pip install -q --disable-pip-version-check uv==0.13.8
+	.venv/bin/uv pip install -q -p .venv/bin/python -r requirements.lock
+	.venv/bin/uv pip install -q -p .venv/bin/python --no-deps -e .
+	touch $@
+
+reproduce: .venv/.ok
+	$(SNAKEMAKE) --configfile config/scales/$(SCALE).yaml
+	@echo "Tables and figures: open results/$(SCALE)/paper/index.html"
+
+smoke: .venv/.ok
+	$(SNAKEMAKE) --configfile config/scales/smoke.yaml
+	@echo "Tables and figures (of a smoke run: the numbers mean nothing): open results/smoke/paper/index.html"
+
+test: .venv/.ok
+	pytest -q
+
+lint: .venv/.ok
+	ruff check .
+	ruff format --check .
+	mypy
+	snakefmt --check Snakefile workflow
+	for scale in smoke mini mini-full; do snakemake --lint --configfile config/scales/$$scale.yaml || exit 1; done
+	pytest -q tests/workflow -m "not slow" -k "drift or imports"
+
+restore: .venv/.ok
+	$(if $(REMOTE),dvc remote modify --local store url "$(abspath $(REMOTE))")
+	dvc pull
+	visiontokens provenance restore results/$(SCALE)/records.json
+	snakemake -n --configfile config/scales/$(SCALE).yaml
+	@echo "Restored: open results/$(SCALE)/paper/index.html"
+	@echo "Before changing anything, 'snakemake -- data' brings the tower's features back; then only what you change runs."
+
+store: .venv/.ok
+	$(if $(REMOTE),dvc remote modify --local store url "$(abspath $(REMOTE))")
+	dvc commit -f
+	dvc push
+
+backbones: .venv/.ok
+	$(SNAKEMAKE) backbones
+
+lock: .venv/.ok
+	uv lock
+	(echo "torch==2.13.0"; uv export --frozen --extra dev --extra slurm --prune torch --no-emit-project --no-header -q) > requirements.lock
+	(echo "torch==2.13.0"; uv export --frozen --extra dev --extra slurm --prune torch --no-emit-project --no-header --no-hashes -q) > requirements-pip.lock
+
+clean:
+	rm -rf .venv results/smoke data/world/smoke

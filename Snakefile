@@ -1,0 +1,57 @@
+"""Table of contents: settings, rule files, and the named targets in the order of the papers.
+
+snakemake                                                the `mini` scale (profiles/default is found by itself)
+snakemake --configfile config/scales/smoke.yaml          another size
+snakemake train                                          one target
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.18")
+
+
+configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/backbones.smk"
+include: "workflow/rules/redundancy.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/efficiency.smk"
+include: "workflow/rules/notebooks.smk"
+include: "workflow/rules/paper.smk"
+
+
+report: "workflow/report/workflow.rst"
+
+
+localrules:
+    all,
+    data,
+    redundancy,
+    train,
+    evaluate,
+    efficiency,
+    notebooks,
+    paper,
+    backbones,
+
+
+rule all:
+    """Every table and figure of both papers at this scale."""
+    default_target: True
+    input:
+        rules.paper.input,
+
+
+onsuccess:
+    announce()
+
+
+onerror:
+    print(
+        f"Something failed: the job's log is named above, all logs are in {RESULTS}/logs.",
+        file=sys.stderr,
+    )

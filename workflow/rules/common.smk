@@ -1,0 +1,139 @@
+"""Settings, the experiment table, and the helpers of every rule file (which hold rules only)."""
+
+import json
+import sys
+from pathlib import Path
+
+from visiontokens.config import (
+    load_benchmarks,
+    load_config,
+    load_experiments,
+    parse_config,
+    seeds_of,
+    weights_root,
+)
+from visiontokens.sources import fingerprint, imports, method_module
+
+ENVIRONMENT = "../../environment.yml"
+load_config(workflow.configfiles)  # an error names the file
+SETTINGS = parse_config(config, "--config")
+EXPERIMENTS = load_experiments(SETTINGS)
+BENCHMARKS = list(load_benchmarks(SETTINGS))
+TRAINED = [name for name, row in EXPERIMENTS.items() if row.trained]
+NOTEBOOKS = SETTINGS.report.notebooks
+RESULTS = str(SETTINGS.results_dir)
+DATA = str(SETTINGS.data_dir)
+
+
+pathvars:
+    results=RESULTS,
+    data=DATA,
+    logs=f"{RESULTS}/logs",
+    benchmarks=f"{RESULTS}/benchmarks",
+    tower=str(SETTINGS.backbones.tower),
+    llm=str(SETTINGS.backbones.llm),
+
+
+wildcard_constraints:
+    experiment=r"[a-z0-9][a-z0-9.-]*",
+    seed=r"\d+",
+    benchmark=r"[a-z0-9_]+",
+    notebook=r"\d\d_[a-z_]+",
+    set=r"[a-z]+",
+
+
+def section(name, *keys):
+    """Return one part of the settings (or some keys of it) as plain values.
+
+    Into params belongs what the job reads and nothing else, because changed params run it again.
+    """
+    plain = SETTINGS.model_dump(mode="json")[name]
+    return {key: plain[key] for key in keys} if keys else plain
+
+
+def code(*modules, methods=()):
+    """Return the hash of the code a rule runs, so that an edit of it (not of comments) re-runs the rule."""
+    return fingerprint([*modules, *map(method_module, methods)])
+
+
+def runs(pattern, experiments=tuple(EXPERIMENTS), benchmarks=("",)):
+    """Fill `{experiment}` and `{seed}`, and `{benchmark}` if asked, for every run of the given experiments."""
+    return [
+        pattern.format(experiment=name, seed=seed, benchmark=benchmark)
+        for name in experiments
+        for seed in seeds_of(SETTINGS, EXPERIMENTS, name)
+        for benchmark in benchmarks
+    ]
+
+
+def each_benchmark(pattern):
+    """Fill `{benchmark}` in a path for every benchmark and leave the wildcards."""
+    return [pattern.replace("{benchmark}", benchmark) for benchmark in BENCHMARKS]
+
+
+def trained(stage, name):
+    """Return the path of a file that one training stage writes, for use in a rule."""
+    return f"<results>/models/{{experiment}}/seed{{seed}}/{stage}/{name}"
+
+
+def method_file(name):
+    """Return the description of a method."""
+    return f"config/methods/{name}.yaml"
+
+
+def train_method_file(wildcards):
+    """Return the description of the method a run trains with."""
+    return method_file(EXPERIMENTS[wildcards.experiment].train_method)
+
+
+def test_method_file(wildcards):
+    """Return the description of the method a run is evaluated with."""
+    return method_file(EXPERIMENTS[wildcards.experiment].method)
+
+
+def schedule_file(wildcards):
+    """Return the stage schedule of a run, if it has one."""
+    schedule = EXPERIMENTS[wildcards.experiment].schedule
+    return [f"config/schedules/{schedule}.yaml"] if schedule else []
+
+
+def alignment(wildcards):
+    """Return the aligned weights a tune run starts from: experiments with one training method share an alignment."""
+    method = EXPERIMENTS[wildcards.experiment].train_method
+    name = next(other for other in TRAINED if EXPERIMENTS[other].train_method == method)
+    return f"{RESULTS}/models/{name}/seed{wildcards.seed}/align/model.safetensors"
+
+
+def final_weights(wildcards):
+    """Return the weights a row is evaluated with, its own or another experiment's."""
+    name = weights_root(EXPERIMENTS, wildcards.experiment)
+    return f"{RESULTS}/models/{name}/seed{wildcards.seed}/tune/model.safetensors"
+
+
+def train_code(wildcards):
+    """Return the hash of the training code with the run's method."""
+    return code("train.trainer", methods=[EXPERIMENTS[wildcards.experiment].train_method])
+
+
+def test_code(entry):
+    """Return a function of the wildcards: the hash of an evaluation module's code with the row's method."""
+    return lambda wildcards: code(entry, methods=[EXPERIMENTS[wildcards.experiment].method])
+
+
+def notebook_code(wildcards):
+    """Return the hash of the code a notebook runs."""
+    return code("report.render", *imports(Path(f"notebooks/{wildcards.notebook}.ipynb")))
+
+
+def longest_first(wildcards):
+    """Return a priority: the redundancy analysis waits for the baseline, and training without compression is long."""
+    if wildcards.experiment == SETTINGS.redundancy.model:
+        return 80
+    return 70 if EXPERIMENTS[wildcards.experiment].train_method == "none" else 60
+
+
+def announce():
+    """Print the summary table and where to look next."""
+    summary, page = Path(RESULTS, "paper/summary.txt"), Path(RESULTS, "paper/index.html")
+    if summary.is_file() and page.is_file():
+        print(f"\n{summary.read_text(encoding='utf-8')}\nTables and figures: open {page}")

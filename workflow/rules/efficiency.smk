@@ -1,0 +1,35 @@
+"""Counted and measured cost: tokens, FLOPs, cache bytes, prefill latency, peak memory."""
+
+
+rule measure:
+    input:
+        config=ancient("<results>/config.yaml"),
+        weights=collect(
+            "<results>/models/{experiment}/seed0/tune/model.safetensors",
+            experiment=TRAINED,
+        ),
+        methods=sorted({method_file(row.method) for row in EXPERIMENTS.values()}),
+    output:
+        records=collect("<results>/efficiency/{experiment}.json", experiment=EXPERIMENTS),
+    log:
+        "<logs>/efficiency.log",
+    conda:
+        ENVIRONMENT
+    threads: workflow.cores  # alone on the machine: these are timings
+    resources:
+        mem_mb=3000,
+    params:
+        settings=section("efficiency"),
+        code=code(
+            "measure.record",
+            methods=sorted({row.method for row in EXPERIMENTS.values()}),
+        ),
+    shell:
+        "OMP_NUM_THREADS=1 visiontokens efficiency --config {input.config} --out $(dirname {output.records[0]})"
+        " 2>&1 | tee {log} >&2"
+
+
+rule efficiency:
+    """The counted and measured budget of every experiment."""
+    input:
+        rules.measure.output,

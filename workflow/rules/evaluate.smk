@@ -1,0 +1,93 @@
+"""Predictions (the archival unit: one job answers all benchmarks) and their scores (seconds, no model)."""
+
+ANSWERS = "<results>/predictions/{experiment}/seed{seed}/{benchmark}.jsonl"
+SCORES = "<results>/scores/{experiment}/seed{seed}/{benchmark}.json"
+
+
+rule predict:
+    input:
+        config=ancient("<results>/config.yaml"),
+        weights=final_weights,
+        method=test_method_file,
+        world="<data>/world.json",
+        features="<data>/features/test/index.json",
+    output:
+        answers=each_benchmark(ANSWERS),
+        record="<results>/predictions/{experiment}/seed{seed}/record.json",
+    log:
+        "<logs>/predict/{experiment}.seed{seed}.log",
+    benchmark:
+        "<benchmarks>/predict/{experiment}.seed{seed}.tsv"
+    priority: 40
+    conda:
+        ENVIRONMENT
+    threads: SETTINGS.threads
+    resources:
+        mem_mb=3000,
+    params:
+        settings=section(
+            "evaluate",
+            "benchmarks",
+            "batch_size",
+            "max_new_tokens",
+            "limit",
+            "precision",
+        ),
+        code=test_code("evaluate.predict"),
+    shell:
+        "visiontokens predict --config {input.config} --experiment {wildcards.experiment} --seed {wildcards.seed}"
+        " --model $(dirname {input.weights}) --out $(dirname {output.record}) 2>&1 | tee {log} >&2"
+
+
+rule validate:
+    """Accuracy on the validation split with its controls; the gate of every comparison reads it."""
+    input:
+        config=ancient("<results>/config.yaml"),
+        weights=final_weights,
+        method=test_method_file,
+        validation="<data>/validation/instruct.json",
+        features="<data>/features/validation/index.json",
+    output:
+        "<results>/validation/{experiment}/seed{seed}.json",
+    log:
+        "<logs>/validate/{experiment}.seed{seed}.log",
+    priority: 30
+    conda:
+        ENVIRONMENT
+    threads: SETTINGS.threads
+    resources:
+        mem_mb=3000,
+    params:
+        settings=section("evaluate", "batch_size", "max_new_tokens", "precision"),
+        code=test_code("evaluate.validate"),
+    shell:
+        "visiontokens validate --config {input.config} --experiment {wildcards.experiment} --seed {wildcards.seed}"
+        " --model $(dirname {input.weights}) --out {output} 2>&1 | tee {log} >&2"
+
+
+rule score:
+    input:
+        config=ancient("<results>/config.yaml"),
+        answers=rules.predict.output.answers,
+        record=rules.predict.output.record,
+        world="<data>/world.json",
+    output:
+        scores=each_benchmark(SCORES),
+    log:
+        "<logs>/score/{experiment}.seed{seed}.log",
+    priority: 20
+    conda:
+        ENVIRONMENT
+    params:
+        settings=section("evaluate", "bootstrap", "confidence", "limit"),
+        code=code("evaluate.scoring"),
+    shell:
+        "visiontokens score --config {input.config} --experiment {wildcards.experiment} --seed {wildcards.seed}"
+        " --predictions $(dirname {input.record}) --out $(dirname {output.scores[0]}) 2>&1 | tee {log} >&2"
+
+
+rule evaluate:
+    """Scores of every experiment on every benchmark, and of every trained one on the validation split."""
+    input:
+        runs(SCORES, benchmarks=BENCHMARKS),
+        runs("<results>/validation/{experiment}/seed{seed}.json", TRAINED),

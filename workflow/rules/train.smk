@@ -1,0 +1,80 @@
+"""Two stages as in LLaVA: align the projector, then tune language model and projector; the tower stays frozen.
+
+Rolling checkpoints live in an undeclared run folder, so that a killed run continues; only what a finished run leaves
+is declared.
+"""
+
+
+rule align:
+    input:
+        config=ancient("<results>/config.yaml"),
+        annotations=f"<data>/{SETTINGS.train.align.annotations}",
+        features=f"<data>/features/{SETTINGS.train.align.image_set}/index.json",
+        tower="<tower>/model.safetensors",
+        llm="<llm>/model.safetensors",
+        method=train_method_file,
+    output:
+        weights=trained("align", "model.safetensors"),
+        config=trained("align", "config.json"),
+        steps=trained("align", "log.jsonl"),
+        record=trained("align", "record.json"),
+    log:
+        "<logs>/align/{experiment}.seed{seed}.log",
+    benchmark:
+        "<benchmarks>/align/{experiment}.seed{seed}.tsv"
+    priority: longest_first
+    conda:
+        ENVIRONMENT
+    threads: SETTINGS.threads
+    resources:
+        mem_mb=3000,
+    params:
+        seed=SETTINGS.seed,
+        settings=section("train")["align"],
+        code=train_code,
+        run=f"{RESULTS}/runs/{{experiment}}/seed{{seed}}/align",
+    shell:
+        "visiontokens train --config {input.config} --experiment {wildcards.experiment} --seed {wildcards.seed}"
+        " --stage align --run-dir {params.run} --out $(dirname {output.weights}) 2>&1 | tee {log} >&2"
+
+
+rule tune:
+    input:
+        config=ancient("<results>/config.yaml"),
+        annotations=f"<data>/{SETTINGS.train.tune.annotations}",
+        features=f"<data>/features/{SETTINGS.train.tune.image_set}/index.json",
+        tower="<tower>/model.safetensors",
+        llm="<llm>/model.safetensors",
+        method=train_method_file,
+        schedule=schedule_file,
+        init=alignment,
+    output:
+        weights=trained("tune", "model.safetensors"),
+        config=trained("tune", "config.json"),
+        steps=trained("tune", "log.jsonl"),
+        record=trained("tune", "record.json"),
+    log:
+        "<logs>/tune/{experiment}.seed{seed}.log",
+    benchmark:
+        "<benchmarks>/tune/{experiment}.seed{seed}.tsv"
+    priority: longest_first
+    conda:
+        ENVIRONMENT
+    threads: SETTINGS.threads
+    resources:
+        mem_mb=3000,
+    params:
+        seed=SETTINGS.seed,
+        settings=section("train")["tune"],
+        code=train_code,
+        run=f"{RESULTS}/runs/{{experiment}}/seed{{seed}}/tune",
+    shell:
+        "visiontokens train --config {input.config} --experiment {wildcards.experiment} --seed {wildcards.seed}"
+        " --stage tune --run-dir {params.run} --init $(dirname {input.init}) --out $(dirname {output.weights})"
+        " 2>&1 | tee {log} >&2"
+
+
+rule train:
+    """Weights of every trained experiment."""
+    input:
+        runs(trained("tune", "record.json"), TRAINED),
