@@ -21,7 +21,7 @@ class Clone:
     def __truediv__(self, name: str) -> Path:
         return self.folder / name
 
-    def run(self, *command: str, fails: bool = False, timeout: int = 1200) -> str:
+    def run(self, *command: str, fails: bool = False, timeout: int = 3600) -> str:
         """Run a command and return what it printed; an unexpected exit code shows all of it."""
         env = {
             **os.environ,

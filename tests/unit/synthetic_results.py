@@ -52,9 +52,21 @@ def write_results(root: Path, *, only: list[str] | None = None, seeds: int = 1, 
             _scores(root / f"scores/{name}/seed{seed}", level + rng.normal(0, 0.4), rng, skip)
             if not row["weights_from"]:
                 _training(root, name, seed, rng)
+                _validation(root, name, seed, level, rng)
         _efficiency(root, name, tokens, int(number))
     _redundancy(root, rng)
+    (root / "config.yaml").write_text(f"scale: mini\ndata: {root / 'no-data'}\n")
     return root
+
+
+def _validation(root: Path, name: str, seed: int, level: float, rng: np.random.Generator) -> None:
+    right = rng.random(400) * 100 < level
+    questions = [[f"{i // 4:03d}-{i % 4}", ("color", "number")[i % 2], int(ok)] for i, ok in enumerate(right)]
+    families = {
+        family: {"value": level, "se": 2.0, "prior": 20.0, "shuffled": 18.0, "n": 200} for family in ("color", "number")
+    }
+    content = {"experiment": name, "seed": seed, "value": level, "families": families, "questions": questions}
+    write_json(root / f"validation/{name}/seed{seed}.json", content)
 
 
 def _scores(folder: Path, level: float, rng: np.random.Generator, skip: tuple[str, ...]) -> None:

@@ -8,6 +8,7 @@ from visiontokens.data.benchmarks import Example
 from visiontokens.data.validation import load_validation
 from visiontokens.evaluate.validate import shuffled, table
 from visiontokens.provenance import write_json
+from visiontokens.report.convergence import controls, convergence
 
 
 def result(name, right):
@@ -66,3 +67,15 @@ def test_load_validation(tmp_path):
     write_json(tmp_path / "validation/families.json", {"7": ["color"]})
     with pytest.raises(ValueError, match=r"families\.json: record '7': expected 2 families, found 1"):
         load_validation(tmp_path)
+
+
+def test_tables_say_whether_the_baseline_is_converged(tmp_path):
+    base = result("none", [1, 0] * 50)
+    base["families"] = {"color": {"value": 75.0, "se": 2.0, "prior": 20.0, "shuffled": 15.0, "n": 50}}
+    write_json(tmp_path / "validation/none/seed0.json", base)
+    write_json(tmp_path / "validation/stf/seed0.json", result("stf", [1, 1] * 50))
+    found = convergence(tmp_path, {"stf": "STF"})
+    assert found.frame["Verdict"].tolist() == ["baseline", "baseline behind"]
+    assert "baseline is behind STF" in found.caption
+    assert controls(tmp_path).frame.iloc[0].tolist() == ["color", "75.0 ±3.9", "20.0", "15.0", "50"]
+    assert convergence(tmp_path / "nothing", {}).frame.empty

@@ -28,6 +28,7 @@ from visiontokens.report.write import (
     latex,
     markdown,
     si,
+    text_table,
     with_spread,
     write_table,
 )

@@ -115,8 +115,8 @@ def test_questions_on_one_image_differ():
 
 
 def test_contact_sheet_shows_every_benchmark(tmp_path):
-    out = tmp_path / "figures/sheet.png"
-    sheet.contact_sheet(smoke_world(), out, columns=2)
+    out = tmp_path / "sheet.png"
+    sheet.contact_sheet(smoke_world(), columns=2).savefig(out)
     with Image.open(out) as image:
         assert image.width > 800 and np.asarray(image).std() > 20
     for benchmark in BENCHMARKS.values():

@@ -12,6 +12,7 @@ rule probe:
         curve="<results>/redundancy/curve.csv",
         attention="<results>/redundancy/attention.csv",
         similarity="<results>/redundancy/similarity.csv",
+        probe="<results>/redundancy/probe.csv",
     log:
         "<logs>/redundancy.log",
     benchmark:

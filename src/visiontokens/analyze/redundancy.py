@@ -1,8 +1,8 @@
 """How redundant are vision tokens? LLaVolta Fig. 1, and the premise of LLaVA-STF, on a model that was not retrained.
 
-Three tables: `curve.csv` (score against the tokens kept when layer K's input is pooled with stride S at test time),
-`attention.csv` (what the answer token attends to in every layer) and `similarity.csv` (how alike neighbouring
-features of the vision tower are).
+Four tables: `curve.csv` (score against the tokens kept when layer K's input is pooled with stride S at test time),
+`attention.csv` (what the answer token attends to in every layer), `similarity.csv` (how alike neighbouring features of
+the vision tower are) and `probe.csv` (what a linear probe reads from each of its levels).
 """
 
 from __future__ import annotations
@@ -52,9 +52,10 @@ class Point:
 
 
 def run_redundancy(config: Config, model_dir: Path, out_dir: Path) -> None:
-    """Compute the three tables on the un-retrained model in `model_dir`."""
+    """Compute the four tables on the un-retrained model in `model_dir`."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
+    _write(out_dir / "probe.csv", probe(config))
     _write(out_dir / "similarity.csv", similarity(config))
     _write(out_dir / "attention.csv", attention(config, model_dir))
     _write(out_dir / "curve.csv", curve(config, model_dir))
@@ -146,6 +147,19 @@ def attention(config: Config, model_dir: Path) -> pd.DataFrame:
         for (layer, target), values in sums.items()
     ]
     return pd.DataFrame(rows)
+
+
+def probe(config: Config) -> pd.DataFrame:
+    """Return the linear probes that the tower was shipped with, in tidy form.
+
+    Columns: level (hidden-state index), target (colour, shape, size, texture, digits by size), accuracy (0..1), n. A
+    tower without `probe.csv`, such as CLIP's, gives no rows.
+    """
+    path = config.backbones.tower / "probe.csv"
+    columns = {"layer": "level", "attribute": "target"}
+    if not path.is_file():
+        return pd.DataFrame(columns=["level", "target", "accuracy", "n"])
+    return pd.read_csv(path).rename(columns=columns)
 
 
 def similarity(config: Config) -> pd.DataFrame:

@@ -94,8 +94,8 @@ def chinese_font() -> str | None:
     return next((name for name in CJK_FONTS if name in installed), None)
 
 
-def contact_sheet(world_dir: Path, out: Path, columns: int = 4) -> None:
-    """Draw `columns` samples of each benchmark of a world to `out` (.png or .pdf).
+def contact_sheet(world_dir: Path, columns: int = 4) -> Figure:
+    """Return a figure with `columns` samples of each benchmark of a world.
 
     Without a Chinese font, MMBench-CN's row shows the English of its questions and says so.
 
@@ -122,8 +122,7 @@ def contact_sheet(world_dir: Path, out: Path, columns: int = 4) -> None:
             for column, sample in enumerate(samples(shown, benchmarks_dir, columns, chinese=font is not None)):
                 corner = (_NAME_WIDTH + column * _CELL[0], top - _CELL[1])
                 _draw(figure, corner, sample, _WRAP_CN if shown.lang == "cn" else _WRAP)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(out)
+    return figure
 
 
 def _draw(figure: Figure, corner: tuple[float, float], sample: Sample, wrap: int) -> None:

@@ -1,0 +1,67 @@
+"""Tables of the validation split: is the baseline converged, and what do its controls get right by chance?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from visiontokens.analyze.gate import gate, read_validations
+from visiontokens.report.write import Table, number, with_spread
+
+BASELINE = "none"
+
+
+def convergence(results: Path, labels: Mapping[str, str], baseline: str = BASELINE) -> Table:
+    """Return every trained run beside the baseline of its seed, on validation questions (the convergence gate).
+
+    Args:
+        results: folder of one scale.
+        labels: experiment -> name in tables.
+        baseline: experiment with all tokens.
+    """
+    runs = read_validations(results / "validation")
+    lines = []
+    for base in (run for run in runs if run["experiment"] == baseline):
+        others = [run for run in runs if run["seed"] == base["seed"] and run["experiment"] != baseline]
+        lines.append(_line(labels.get(baseline, baseline), base["seed"], base["value"], "", "baseline"))
+        for row in gate(base, others).itertuples():
+            change = f"{row.difference:+.1f} [{row.ci_low:+.1f}, {row.ci_high:+.1f}]"
+            name = labels.get(str(row.experiment), str(row.experiment))
+            lines.append(_line(name, int(row.seed), float(row.value), change, str(row.verdict)))
+    behind = [line["Method"] for line in lines if line["Verdict"] == "baseline behind"]
+    text = (
+        f"The baseline is behind {', '.join(behind)}: it is not converged, and comparisons with it favour compression."
+        if behind
+        else "No method is ahead of the baseline beyond noise."
+    )
+    caption = (
+        "Validation split, exact match, mean over question families (%). Difference to the baseline with 95% interval, "
+        f"images resampled. {text}"
+    )
+    return Table(pd.DataFrame(lines), caption)
+
+
+def _line(name: str, seed: int, value: float, change: str, verdict: str) -> dict[str, str]:
+    return {"Method": name, "Seed": str(seed), "Validation": number(value), "Difference": change, "Verdict": verdict}
+
+
+def controls(results: Path, baseline: str = BASELINE) -> Table:
+    """Return the baseline's accuracy by family with its prior and the shuffled-image control (first seed)."""
+    runs = [run for run in read_validations(results / "validation") if run["experiment"] == baseline]
+    lines = [
+        {
+            "Family": family,
+            "Accuracy": with_spread(row["value"], 1.96 * row["se"]),
+            "Commonest answer": number(row["prior"]),
+            "Wrong image": number(row["shuffled"]),
+            "n": str(row["n"]),
+        }
+        for family, row in (runs[0]["families"].items() if runs else ())
+    ]
+    caption = (
+        "The baseline on the validation split by question family (%, ± half the 95% interval), beside what the "
+        "family's commonest answer would score and what the model scores when every image is swapped for another."
+    )
+    return Table(pd.DataFrame(lines), caption)
