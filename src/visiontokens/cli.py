@@ -105,6 +105,9 @@ def _add_reporting(verbs: argparse._SubParsersAction) -> None:
     notebook.add_argument("--out", type=Path, help="folder for the notebook's tables and figures")
     summary = _verb(verbs, "summary", _summary, "write the summary table, headline metrics and the page of all results")
     _paths(summary, out="folder for summary.txt, summary.csv, metrics.json and index.html")
+    readme = _verb(verbs, "readme", _readme, "put the results of a finished run into README.md")
+    readme.add_argument("--readme", type=Path, default=Path("README.md"))
+    readme.add_argument("--figures", type=Path, default=Path("docs/figures"), help="folder for the figures it shows")
 
 
 def _add_housekeeping(verbs: argparse._SubParsersAction) -> None:
@@ -243,6 +246,13 @@ def _ask(args: argparse.Namespace) -> None:
 def _weights(model: Path) -> Path:
     """Return the folder with weights: `model` itself, or the tuned weights of seed 0 of an experiment's folder."""
     return model / "seed0" / "tune" if (model / "seed0").is_dir() else model
+
+
+def _readme(args: argparse.Namespace) -> None:
+    from visiontokens.config import load_config
+    from visiontokens.report.readme import update_readme
+
+    update_readme(load_config(args.config), args.readme, args.figures)
 
 
 def _notebook(args: argparse.Namespace) -> None:
