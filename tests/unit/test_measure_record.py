@@ -17,7 +17,6 @@ TEXT = 12
 METHODS = ["none", "avgpool", "stf", "stf-mbtf", "vcc-2-8", "vcc-16-4", "vcc-8-8", "progressive"]
 
 
-
 @pytest.fixture(scope="module")
 def backbones(tmp_path_factory):
     folder = tmp_path_factory.mktemp("backbones")

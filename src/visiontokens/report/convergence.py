@@ -26,10 +26,10 @@ def convergence(results: Path, labels: Mapping[str, str], baseline: str = BASELI
     for base in (run for run in runs if run["experiment"] == baseline):
         others = [run for run in runs if run["seed"] == base["seed"] and run["experiment"] != baseline]
         lines.append(_line(labels.get(baseline, baseline), base["seed"], base["value"], "", "baseline"))
-        for row in gate(base, others).itertuples():
-            change = f"{row.difference:+.1f} [{row.ci_low:+.1f}, {row.ci_high:+.1f}]"
-            name = labels.get(str(row.experiment), str(row.experiment))
-            lines.append(_line(name, int(row.seed), float(row.value), change, str(row.verdict)))
+        for row in gate(base, others).to_dict("records"):
+            change = f"{row['difference']:+.1f} [{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]"
+            name = labels.get(row["experiment"], row["experiment"])
+            lines.append(_line(name, row["seed"], row["value"], change, row["verdict"]))
     behind = [line["Method"] for line in lines if line["Verdict"] == "baseline behind"]
     text = (
         f"The baseline is behind {', '.join(behind)}: it is not converged, and comparisons with it favour compression."
