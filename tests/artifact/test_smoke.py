@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+import os
 
 import pytest
 from clone import SCALE, Clone
@@ -35,9 +35,9 @@ def test_every_result_is_there(finished: Clone) -> None:
 
 
 def test_a_second_run_does_nothing_and_says_so_within_seconds(finished: Clone) -> None:
-    start = time.monotonic()
+    before = os.times().children_user
     assert NOTHING in finished.snakemake()
-    assert time.monotonic() - start < 60
+    assert os.times().children_user - before < 20, "processor seconds: the wall clock depends on what else runs"
     assert "didn't change" in finished.run("dvc", "repro")
 
 

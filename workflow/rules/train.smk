@@ -27,7 +27,7 @@ rule align:
         ENVIRONMENT
     threads: SETTINGS.threads
     resources:
-        mem_mb=3000,
+        mem_mb=6000,
     params:
         seed=SETTINGS.seed,
         settings=section("train")["align"],
@@ -62,7 +62,7 @@ rule tune:
         ENVIRONMENT
     threads: SETTINGS.threads
     resources:
-        mem_mb=3000,
+        mem_mb=6000,
     params:
         seed=SETTINGS.seed,
         settings=section("train")["tune"],
