@@ -46,6 +46,10 @@ rule all:
         rules.paper.input,
 
 
+onstart:
+    write_resolved(SETTINGS, SETTINGS_FILE)
+
+
 onsuccess:
     announce()
 

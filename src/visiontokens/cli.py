@@ -6,7 +6,6 @@ Libraries that take seconds to load are imported inside the verbs, so that `--he
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -117,9 +116,6 @@ def _add_housekeeping(verbs: argparse._SubParsersAction) -> None:
     generate = _verb(actions, "generate", _config_generate, "write config.yaml and schema.json", config=False)
     generate.add_argument("--folder", type=Path, default=Path("config"))
     _verb(actions, "schema", _config_schema, "print the JSON schema of the settings", config=False)
-    write = _verb(actions, "write", _config_write, "write resolved settings to one file", config=False)
-    write.add_argument("path", type=Path)
-    write.add_argument("--values", required=True, help="the settings as JSON")
     check = _verb(actions, "check", _config_check, "check settings and tables, and list what would run", config=False)
     check.add_argument("files", nargs="*", type=Path, default=[Path("config/config.yaml")])
     records = verbs.add_parser("provenance", help="the workflow's own records: export to one file, restore")
@@ -281,13 +277,6 @@ def _config_schema(args: argparse.Namespace) -> None:
     from visiontokens.config.generate import schema_json
 
     print(schema_json(), end="")
-
-
-def _config_write(args: argparse.Namespace) -> None:
-    from visiontokens.config import parse_config
-    from visiontokens.config.generate import write_resolved
-
-    write_resolved(parse_config(json.loads(args.values), "--values"), args.path)
 
 
 def _config_check(args: argparse.Namespace) -> None:

@@ -51,7 +51,6 @@ def test_help_loads_no_heavy_library_and_answers_within_a_second() -> None:
         (["world", "--config", "nowhere.yaml", "--out", "x"], "nowhere.yaml"),
         (["config", "check", "nowhere.yaml"], "nowhere.yaml"),
         (["provenance", "restore", "nowhere.json"], "nowhere.json"),
-        (["config", "write", "x.yaml", "--values", '{"sead": 1}'], "did you mean 'seed'"),
     ],
 )
 def test_errors_are_one_clear_line_and_exit_code_2(

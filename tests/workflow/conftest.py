@@ -27,8 +27,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def snakemake(checkout: Path) -> Run:
     """Run snakemake in the checkout; a failure shows its output."""
 
-    def run(*arguments: str, fails: bool = False) -> subprocess.CompletedProcess[str]:
-        env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    def run(*arguments: str, fails: bool = False, tools: Path | None = None) -> subprocess.CompletedProcess[str]:
+        folders = [str(tools)] if tools else []
+        env = {**os.environ, "PATH": ":".join([*folders, str(Path(sys.executable).parent), os.environ["PATH"]])}
         call = [tool("snakemake"), *arguments]
         done = subprocess.run(call, cwd=checkout, env=env, capture_output=True, text=True, timeout=300, check=False)
         assert (done.returncode != 0) == fails, done.stdout + done.stderr

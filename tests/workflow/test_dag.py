@@ -42,13 +42,16 @@ def test_without_arguments_the_mini_scale_is_planned_with_the_profile(snakemake:
     assert "results/mini/paper/index.html" in done.stdout + done.stderr
 
 
-def test_the_profile_is_really_loaded(snakemake: Run) -> None:
-    """The number of cores comes from nowhere else, and without it nothing runs."""
-    target = ("--configfile", "config/scales/smoke.yaml", "--", "results/smoke/config.yaml")
-    without = snakemake("--workflow-profile", "none", *target, fails=True)
-    assert "cores" in without.stdout + without.stderr
-    done = snakemake(*target)
+def test_the_profile_is_really_loaded(snakemake: Run, tmp_path: Path) -> None:
+    """The number of cores comes from nowhere else, and without it nothing starts."""
+    (tmp_path / "visiontokens").write_text("#!/bin/sh\necho stand-in; exit 3\n", encoding="utf-8")
+    (tmp_path / "visiontokens").chmod(0o755)
+    target = ("--configfile", "config/scales/smoke.yaml", "--", "data/world/smoke/images.tsv")
+    without = snakemake("--workflow-profile", "none", *target, fails=True, tools=tmp_path)
+    assert "stand-in" not in without.stdout + without.stderr
+    done = snakemake(*target, fails=True, tools=tmp_path)
     assert "Provided cores: 2" in done.stdout + done.stderr
+    assert "stand-in" in done.stdout + done.stderr
     profile = (ROOT / "profiles/default/config.yaml").read_text(encoding="utf-8")
     assert "max-checksum-file-size: 10000000000" in profile
 

@@ -1,6 +1,5 @@
 """Settings, the experiment table, and the helpers of every rule file (which hold rules only)."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from visiontokens.config import (
     seeds_of,
     weights_root,
 )
+from visiontokens.config.generate import write_resolved
 from visiontokens.sources import fingerprint, imports, method_module
 
 ENVIRONMENT = "../../environment.yml"
@@ -23,6 +23,12 @@ TRAINED = [name for name, row in EXPERIMENTS.items() if row.trained]
 NOTEBOOKS = SETTINGS.report.notebooks
 RESULTS = str(SETTINGS.results_dir)
 DATA = str(SETTINGS.data_dir)
+
+# The jobs read the resolved settings from a plain file that no job makes. Below a job that runs, Snakemake does not
+# compare parameters, not even across ancient(): made by a job, a changed setting would re-run that job and hide itself.
+SETTINGS_FILE = SETTINGS.results_dir / "config.yaml"
+if not SETTINGS_FILE.exists():
+    write_resolved(SETTINGS, SETTINGS_FILE)
 
 
 pathvars:

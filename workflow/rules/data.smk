@@ -1,20 +1,6 @@
 """The mini world in the official file formats, and the frozen tower's features of its images."""
 
 
-rule settings:
-    output:
-        "<results>/config.yaml",
-    log:
-        "<logs>/settings.log",
-    priority: 100
-    conda:
-        ENVIRONMENT
-    params:
-        values=json.dumps(SETTINGS.model_dump(mode="json"), sort_keys=True),
-    shell:
-        "visiontokens config write {output} --values {params.values:q} > {log} 2>&1"
-
-
 rule world:
     input:
         config=ancient("<results>/config.yaml"),

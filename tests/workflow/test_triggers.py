@@ -1,0 +1,81 @@
+"""What re-runs what, on finished results made by a stand-in for the real command."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from planning import Run, job_counts
+
+SMOKE = ("--configfile", "config/scales/smoke.yaml")
+STAND_IN = Path(__file__).with_name("stand_in.py")
+
+
+@pytest.fixture(scope="module")
+def finished(snakemake: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The workflow after a complete run at smoke scale."""
+    tools = tmp_path_factory.mktemp("tools")
+    shutil.copy(STAND_IN, tools / "visiontokens")
+    (tools / "visiontokens").chmod(0o755)
+    snakemake(*SMOKE, tools=tools)
+    return snakemake
+
+
+def planned(run: Run, *arguments: str) -> set[str]:
+    """Return the rules that would run."""
+    done = run("-n", *SMOKE, *arguments)
+    return set() if "Nothing to be done" in done.stdout + done.stderr else set(job_counts(done)) - {"all", "total"}
+
+
+def test_nothing_changed_nothing_runs(finished: Run) -> None:
+    assert planned(finished) == set()
+
+
+@pytest.mark.parametrize(
+    ("change", "runs", "stays"),
+    [
+        ("train={tune: {learning_rate: 0.001}}", {"tune", "predict", "score"}, {"world", "features", "align"}),
+        ("evaluate={bootstrap: 77}", {"score", "notebook"}, {"tune", "predict"}),
+        ("evaluate={batch_size: 7}", {"predict", "validate", "probe"}, {"tune"}),
+        ("world={seed: 7}", {"world", "features", "align", "tune"}, {"tower", "llm"}),
+        ("efficiency={repeats: 3}", {"measure", "notebook"}, {"predict", "probe"}),
+    ],
+)
+def test_a_changed_setting_reruns_what_reads_it(finished: Run, change: str, runs: set[str], stays: set[str]) -> None:
+    found = planned(finished, "--config", change)
+    assert runs <= found
+    assert not stays & found
+
+
+def test_planning_with_other_settings_leaves_the_file_of_a_run_alone(finished: Run, checkout: Path) -> None:
+    before = (checkout / "results/smoke/config.yaml").read_bytes()
+    finished("-n", *SMOKE, "--config", "train={tune: {learning_rate: 0.001}}")
+    assert (checkout / "results/smoke/config.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("file", "rules"),
+    [
+        ("config/methods/stf-mbtf.yaml", {"align", "tune", "measure", "predict", "score", "validate"}),
+        ("config/pooling.tsv", {"probe"}),
+        ("config/schedules/four-wider-deeper.yaml", {"tune", "measure", "predict", "score", "validate"}),
+    ],
+)
+def test_an_edited_file_reruns_what_reads_it(finished: Run, checkout: Path, file: str, rules: set[str]) -> None:
+    path = checkout / file
+    before = path.read_text(encoding="utf-8")
+    path.write_text(before + "\n", encoding="utf-8")
+    try:
+        assert planned(finished) == rules | {"notebook", "summary"}
+    finally:
+        path.write_text(before, encoding="utf-8")
+    assert planned(finished) == set()
+
+
+def test_a_new_row_runs_itself_only(finished: Run) -> None:
+    rows = "[none, stf-mbtf, volta-four-wider-deeper, vcc-2-8-test, random-2-8-test]"
+    done = finished("-n", *SMOKE, "--config", f"experiments={{only: {rows}}}")
+    counts = job_counts(done)
+    assert (counts["predict"], counts["score"]) == (1, 1)
+    assert "tune" not in counts
