@@ -12,7 +12,7 @@ from planning import ROOT, Run
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 STAGES = PIPELINE["stages"]
 SCALE = PIPELINE["vars"][0]["scale"]
-OWN = {f"results/{SCALE}/records.json"}
+OWN = {f"results/{SCALE}/config.yaml", f"results/{SCALE}/records.json"}
 
 
 def listed(stage: str, *kinds: str) -> dict[str, dict]:
