@@ -48,11 +48,32 @@ def test_every_step_has_one_stage_and_stages_only_advance(ends, total):
         assert abs(done - stage.until * total) <= 0.5 + 1e-9
 
 
+@pytest.mark.parametrize(
+    ("unit", "untils", "ends"),
+    [
+        ("run", (0.25, 0.5), [30, 60, 120]),
+        ("epochs", (0.5, 1.5), [20, 60, 120]),
+        ("steps", (7, 110), [7, 110, 120]),
+        ("steps", (7, 500), [7, 120, 120]),
+    ],
+)
+def test_stages_end_at_shares_of_the_run_epochs_or_steps(unit, untils, ends):
+    stages = (*(Stage(layer="2/32", stride=2, until=until) for until in untils), Stage())
+    schedule = Schedule(stages=stages, unit=unit)
+    assert schedule.ends(total=120, epochs=3.0) == ends
+    first = next(step for step in range(120) if schedule.index_at(step, 120, 3.0) > 0)
+    assert first == ends[0]
+
+
 def test_mistakes_in_schedules(tmp_path):
     with pytest.raises(ValueError, match="must rise"):
         Schedule(stages=(Stage(until=0.5), Stage(until=0.5), Stage()))
-    with pytest.raises(ValueError, match=r"must end at 1\.0"):
+    with pytest.raises(ValueError, match="lasts to the end"):
         Schedule(stages=(Stage(until=0.5),))
+    with pytest.raises(ValueError, match="lasts to the end"):
+        Schedule(stages=(Stage(until=5), Stage(until=10)), unit="steps")
+    with pytest.raises(ValueError, match="share of the run"):
+        Schedule(stages=(Stage(until=300), Stage()))
     with pytest.raises(ValueError, match=r"outside 0\.\.9"):
         Schedule(stages=(Stage(),)).at(10, 10)
     path = tmp_path / "s.yaml"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -59,16 +59,16 @@ DepthField = Annotated[Depth, BeforeValidator(Depth.parse)]
 
 
 class Stage(BaseModel):
-    """One stage: pool the input of `layer` with `stride` until `until`, a fraction of all optimizer steps.
+    """One stage: pool the input of `layer` with `stride` until `until`, counted in the schedule's unit.
 
-    Stride 1 is no compression. Layer -1 pools before the language model.
+    Stride 1 is no compression. Layer -1 pools before the language model. Without `until` it lasts to the end.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     layer: DepthField = Depth(0)
     stride: int = Field(default=1, ge=1)
-    until: float = Field(default=1.0, gt=0.0, le=1.0)
+    until: float | None = Field(default=None, gt=0.0)
 
     @model_validator(mode="after")
     def _layer_allowed(self) -> Self:
@@ -81,20 +81,28 @@ class Stage(BaseModel):
 
 
 class Schedule(BaseModel):
-    """Stages in order; the last one runs to the end."""
+    """Stages in order; the last one runs to the end.
+
+    `unit` says what `until` counts: shares of the whole run (0..1), epochs (0.5 is half of the first), or optimizer
+    steps.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     stages: tuple[Stage, ...] = Field(min_length=1)
+    unit: Literal["run", "epochs", "steps"] = "run"
     note: str = ""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        ends = [stage.until for stage in self.stages]
-        if any(b <= a for a, b in pairwise(ends)):
-            raise ValueError(f"'until' must rise from stage to stage; found {ends}")
-        if ends[-1] != 1.0:
-            raise ValueError(f"the last stage must end at 1.0; found {ends[-1]}")
+        ends = [stage.until for stage in self.stages[:-1]]
+        last = self.stages[-1].until
+        if None in ends or any(b <= a for a, b in pairwise(end or 0.0 for end in ends)):
+            raise ValueError(f"'until' must rise from stage to stage; found {[*ends, last]}")
+        if last is not None and (self.unit != "run" or last != 1.0):
+            raise ValueError(f"the last stage lasts to the end: give no 'until', or 1.0 of a run; found {last}")
+        if self.unit == "run" and any((end or 0.0) >= 1.0 for end in ends):
+            raise ValueError(f"'until' is a share of the run, below 1 for all stages but the last; found {ends}")
         return self
 
     @classmethod
@@ -115,18 +123,20 @@ class Schedule(BaseModel):
         except ValueError as err:
             raise ValueError(f"{path}: {err}") from err
 
-    def index_at(self, step: int, total: int) -> int:
-        """Return the number of the stage that optimizer step `step` (from 0) of `total` belongs to."""
+    def ends(self, total: int, epochs: float = 1.0) -> list[int]:
+        """Return, for every stage, the optimizer step (of `total` in `epochs` epochs) that is its first no longer."""
+        one = {"run": total, "epochs": total / epochs, "steps": 1}[self.unit]
+        return [*(min(total, math.floor((s.until or 0.0) * one + 0.5)) for s in self.stages[:-1]), total]
+
+    def index_at(self, step: int, total: int, epochs: float = 1.0) -> int:
+        """Return the number of the stage that optimizer step `step` (from 0) of `total` in `epochs` belongs to."""
         if not 0 <= step < total:
             raise ValueError(f"step {step} is outside 0..{total - 1}")
-        for number, stage in enumerate(self.stages):
-            if step < math.floor(stage.until * total + 0.5):
-                return number
-        return len(self.stages) - 1
+        return next(number for number, end in enumerate(self.ends(total, epochs)) if step < end)
 
-    def at(self, step: int, total: int) -> Stage:
-        """Return the stage of optimizer step `step` (from 0) of `total`."""
-        return self.stages[self.index_at(step, total)]
+    def at(self, step: int, total: int, epochs: float = 1.0) -> Stage:
+        """Return the stage of optimizer step `step` (from 0) of `total` in `epochs` epochs."""
+        return self.stages[self.index_at(step, total, epochs)]
 
 
 @dataclass(frozen=True)

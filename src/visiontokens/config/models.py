@@ -52,8 +52,8 @@ class WorldConfig(Section):
     scienceqa_text: Count = 500
     """ScienceQA-style problems without one."""
     textvqa_questions: Size = 1000
-    """TextVQA-style questions, one image each."""
-    pope_questions: Size = 400
+    """TextVQA-style questions, 1.6 to an image."""
+    pope_questions: Size = 600
     """POPE rows in each of the three files (random, popular, adversarial)."""
     mme_lines: Size = 84
     """Lines in each of the 14 MME task files; two lines belong to one image."""

@@ -134,13 +134,20 @@ class Book:
             return self.cost(experiment, "tokens_total")
         n_vision = int(self.cost(experiment, "vision_tokens"))
         n_layers = int(self.cost(experiment, "layers"))
-        start = total = 0.0
-        for stage in Schedule.from_yaml(self.schedules / f"{name}.yaml").stages:
-            layer = max(0, stage.layer.at(n_layers)) if stage.stride > 1 else 0
-            tokens = total_tokens(pooled_tokens(n_vision, n_layers, layer, stage.stride))
-            total += (stage.until - start) * tokens
-            start = stage.until
-        return total
+        schedule = Schedule.from_yaml(self.schedules / f"{name}.yaml")
+        layers = [max(0, stage.layer.at(n_layers)) if stage.stride > 1 else 0 for stage in schedule.stages]
+        tokens = [
+            total_tokens(pooled_tokens(n_vision, n_layers, layer, stage.stride))
+            for layer, stage in zip(layers, schedule.stages, strict=True)
+        ]
+        return float(np.average(tokens, weights=np.diff([0, *schedule.ends(*self._tuning(experiment))])))
+
+    def _tuning(self, experiment: str) -> tuple[int, float]:
+        """Return optimizer steps and epochs of the tune stage; before it was trained, round numbers of one epoch."""
+        mine = self.records[(self.records["experiment"] == experiment) & (self.records["stage"] == "tune")]
+        if not len(mine) or "steps" not in mine:
+            return 10_000, 1.0
+        return int(mine["steps"].iloc[0]), float(mine["epochs"].iloc[0]) if "epochs" in mine else 1.0
 
     def training_seconds(self, experiment: str, stage: str = "tune") -> float:
         """Return the wall time of one training stage, mean over seeds; NaN if it was not trained."""

@@ -42,16 +42,20 @@ class StageSwitch:
         compressor: has `set_stage`.
         schedule: None = no stages.
         accumulation: forward passes per optimizer step (for official counting).
+        epochs: passes over the data in the whole run.
     """
 
-    def __init__(self, compressor: Any, schedule: CountedSchedule | None, accumulation: int) -> None:
-        self._compressor, self._schedule, self._accumulation = compressor, schedule, accumulation
+    def __init__(
+        self, compressor: Any, schedule: CountedSchedule | None, accumulation: int, epochs: float = 1.0
+    ) -> None:
+        self._compressor, self._schedule = compressor, schedule
+        self._accumulation, self._epochs = accumulation, epochs
 
     def __call__(self, step: int, total: int, micro: int) -> Stage | None:
         """Set and return the stage of micro-batch `micro` of optimizer step `step` of `total`."""
         if self._schedule is None:
             return None
-        stage = self._schedule.stage(step, total, step * self._accumulation + micro)
+        stage = self._schedule.stage(step, total, step * self._accumulation + micro, self._epochs)
         self._compressor.set_stage(stage)
         return stage
 

@@ -208,7 +208,8 @@ def fit(
     order = RunSampler(lengths, settings.batch_size, seed, settings.epochs)
     steps = math.ceil(len(order) / settings.batch_size)
     args = arguments(settings, run_dir / "checkpoints", seed, steps, device=device)
-    switch = StageSwitch(getattr(model, "compressor", None), schedule, args.gradient_accumulation_steps)
+    compressor = getattr(model, "compressor", None)
+    switch = StageSwitch(compressor, schedule, args.gradient_accumulation_steps, settings.epochs)
     trainer = StageTrainer(
         model,
         args,

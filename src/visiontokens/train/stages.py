@@ -21,7 +21,7 @@ STAGES: tuple[StageName, ...] = ("align", "tune")
 class CountedSchedule(Schedule):
     """A schedule that may also be counted the way the released LLaVolta code counts.
 
-    Without `pivots`, stages end at fractions of the optimizer steps: exact under gradient accumulation and after a
+    Without `pivots`, stages end at optimizer steps: exact under gradient accumulation and after a
     resume. With `pivots`, one count is made per forward pass and stage i is left after the forward whose number (from
     0) is `pivots[i]`, so the first stage lasts one forward longer than its pivot says; see `official_stage`.
     """
@@ -38,11 +38,11 @@ class CountedSchedule(Schedule):
             raise ValueError(f"pivots must be at least 1, found {self.pivots}")
         return self
 
-    def stage(self, step: int, total: int, forward: int) -> Stage:
+    def stage(self, step: int, total: int, forward: int, epochs: float = 1.0) -> Stage:
         """Return the stage of optimizer step `step` of `total`, whose next forward pass has number `forward`."""
         if self.pivots:
             return self.stages[official_stage(forward, self.pivots, [stage.stride for stage in self.stages])]
-        return self.at(step, total)
+        return self.at(step, total, epochs)
 
 
 def official_stage(forward: int, pivots: Sequence[int], strides: Sequence[int]) -> int:

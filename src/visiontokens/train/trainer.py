@@ -193,7 +193,10 @@ def _images(run: Run, model: LlavaWithCompressor) -> ImageSource:
 def _stages(schedule: CountedSchedule | None) -> str:
     if schedule is None:
         return ""
-    return "; stages " + ", ".join(f"({s.layer}, {s.stride}) to {s.until:.0%}" for s in schedule.stages)
+    unit = {"run": " of the run"}.get(schedule.unit, f" {schedule.unit}")
+    ends = ("the end" if s.until in {None, 1.0} else f"{s.until:g}{unit}" for s in schedule.stages)
+    stages = zip(schedule.stages, ends, strict=True)
+    return "; stages " + ", ".join(f"({s.layer}, {s.stride}) to {end}" for s, end in stages)
 
 
 def _finish(model: LlavaWithCompressor, identity: Mapping[str, Any], run_dir: Path, out: Path) -> Path:
