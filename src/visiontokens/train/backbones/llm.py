@@ -78,15 +78,17 @@ EASY = Mix(
     bare=1.0,
     ocr=0.0,
 )
+HARD = {"relation": 3.0, "count": 2.0, "compare": 1.2, "arithmetic": 0.6}  # what comes last
 MINI_PLAN = Plan(
     phases=(
-        Phase(300, 3e-3, (4,), layers=4, turns=5, captioned=0.0, objects=(1, 3), code_rate=1.0, mix=EASY),
-        Phase(700, 3e-3, (4, 8), layers=4, turns=6, mix=Mix(chinese=0.0, choice=0.05, may_refuse=0.0, bare=0.5)),
-        Phase(700, 3e-3, (4, 8), layers=4, turns=8),
-        Phase(200, 2e-3, (8, 12), layers=8, turns=8, ordered=0.7),
-        # Muon at 2e-3 and above is limited by noise: a third of the rate improved lookup within 100 steps.
-        Phase(700, 1e-3, (4, 8), layers=8, turns=12, ordered=0.5, batch_size=8),
-        Phase(300, 7e-4, (12, 24), layers=8, turns=20, ordered=0.3, batch_size=8),
+        # Matching a phrase with a cell and saying whether it fits comes suddenly, after some 700 steps. Nothing else is
+        # learned well before it, so the first phase stays with easy questions until it has come.
+        Phase(1200, 2e-3, (4,), layers=4, turns=6, captioned=0.0, code_rate=1.0, mix=EASY),
+        Phase(1800, 2e-3, (4,), layers=4, turns=8, captioned=0.1, mix=Mix(chinese=0.0, choice=0.1, bare=0.6)),
+        Phase(1800, 2e-3, (4,), layers=4, turns=8, captioned=0.1, ordered=0.7, mix=Mix({**WEIGHTS, **HARD}, bare=0.6)),
+        Phase(1200, 1.5e-3, (4, 8), layers=4, turns=8, ordered=0.7),
+        Phase(600, 1e-3, (8, 12), layers=8, turns=12, ordered=0.4, batch_size=8),
+        Phase(600, 7e-4, (12, 24), layers=8, turns=24, ordered=0.2, batch_size=8),
     )
 )
 
