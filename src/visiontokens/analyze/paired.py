@@ -1,0 +1,82 @@
+"""Experiments against the baseline, question by question: differences, their intervals, and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from visiontokens.analyze.stats import compare
+from visiontokens.evaluate.score import SCORERS, Record, read_score
+
+COLUMNS = ("experiment", "benchmark", "difference", "low", "high", "p_value", "adjusted", "test", "questions", "seeds")
+
+
+def against(results: Path, baseline: str, experiments: Sequence[str], *, resamples: int = 1000) -> pd.DataFrame:
+    """Compare experiments with `baseline` on every benchmark that both were scored on; one line a pair.
+
+    Seeds that both have are taken together: the answers of all seeds to one question belong to one cluster.
+    `difference` is experiment minus baseline in the metric's unit with its 95% interval; `p_value` is of the exact
+    McNemar test or the cluster permutation test (`test`), `adjusted` after Holm over the benchmarks of one experiment.
+
+    Raises:
+        ValueError: the two hold different questions.
+    """
+    lines = [
+        line
+        for name in experiments
+        if name != baseline
+        for line in _adjusted(_lines(results, baseline, name, resamples))
+    ]
+    return pd.DataFrame(lines, columns=list(COLUMNS))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for their number after Holm (1979)."""
+    values = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(values)
+    steps = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(steps, 1.0)
+    return adjusted.tolist()
+
+
+def _adjusted(lines: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    found = list(lines)
+    for line, value in zip(found, holm([line["p_value"] for line in found]), strict=True):
+        line["adjusted"] = value
+    return found
+
+
+def _lines(results: Path, baseline: str, name: str, resamples: int) -> Iterator[dict[str, Any]]:
+    for benchmark, scorer in SCORERS.items():
+        ours, theirs = (_by_seed(results, experiment, benchmark) for experiment in (name, baseline))
+        seeds = sorted(set(ours) & set(theirs))
+        if not seeds:
+            continue
+        first, second = ([row for seed in seeds for row in rows[seed]] for rows in (ours, theirs))
+        found = compare(first, second, scorer.statistic, resamples=resamples)
+        yield {
+            "experiment": name,
+            "benchmark": benchmark,
+            "difference": found.difference.value,
+            "low": found.difference.low,
+            "high": found.difference.high,
+            "p_value": found.p_value,
+            "test": found.test,
+            "questions": found.n // len(seeds),
+            "seeds": len(seeds),
+        }
+
+
+def _by_seed(results: Path, experiment: str, benchmark: str) -> dict[int, list[Record]]:
+    """Return seed -> per-question records, ids made unique over seeds."""
+    found = {}
+    for path in sorted((results / "scores" / experiment).glob(f"seed*/{benchmark}.json")):
+        seed = int(path.parent.name.removeprefix("seed"))
+        _, records = read_score(path)
+        found[seed] = [{**record, "question_id": f"{seed}/{record['question_id']}"} for record in records]
+    return found
