@@ -28,7 +28,7 @@ def sequences(draw):
     return Seq(h, pos, src, image, rank, ok, seg)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(sequences(), st.integers(1, 4))
 def test_merging_averages_each_group_exactly(seq, stride):
     merged = seq.merge((seq.image < 0) | (seq.rank % stride == 0))
@@ -48,7 +48,7 @@ def test_merging_averages_each_group_exactly(seq, stride):
         assert (merged.image[b][~real] == -1).all()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(sequences(), st.integers(0, 5))
 def test_keeping_preserves_order_and_drops_padding(seq, seed):
     flags = torch.rand(seq.pos.shape, generator=torch.Generator().manual_seed(seed)) < 0.6

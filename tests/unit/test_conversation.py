@@ -23,7 +23,7 @@ from visiontokens.data.conversation import (
 from visiontokens.data.encoders import Encoded
 
 # A starved processor must not fail a test.
-calm = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+calm = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 IMAGE = -200
 
 

@@ -159,7 +159,7 @@ def test_relations_are_clear_and_referents_unique(scenes: list[Scene]) -> None:
         assert abs(getattr(one[0], axis) - getattr(two[0], axis)) >= 20
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**31), family=st.sampled_from(FAMILIES))
 def test_same_generator_same_question(seed: int, family: str) -> None:
     scene = Scenes.sample(1, seed, "validation", blur=0.3)[0]

@@ -21,7 +21,7 @@ def batches(draw):
     return rows, counts, draw(st.booleans())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(batches())
 def test_every_row_is_its_text_with_images_in_place(batch):
     rows, counts, left = batch

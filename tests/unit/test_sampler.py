@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from visiontokens.data.sampler import RunSampler, length_grouped, modality_grouped, split_to_even_chunks
 
 # A starved processor must not fail a test.
-calm = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+calm = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 signed = st.lists(st.integers(-200, 200).filter(bool), min_size=1, max_size=60)
 
 

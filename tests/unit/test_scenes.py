@@ -57,7 +57,7 @@ def test_digits_are_the_classes_of_their_scans_and_numbers_have_no_leading_zero(
     assert not any(n[0] == "0" for n in numbers if len(n) > 1)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), split=st.sampled_from(SPLITS), plate=st.sampled_from([0.0, 0.8, 1.0]))
 def test_nothing_overlaps_or_leaves_the_image(seed, split, plate):
     scenes = Scenes.sample(12, seed, split, plate=plate, objects=(5, 5))

@@ -64,7 +64,6 @@ def test_vizwiz_adds_the_answerability_task():
     assert score.parts["unanswerable/average_precision"] == pytest.approx(50)
 
 
-@settings(deadline=None)  # the first call imports scikit-learn
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
 def test_unanswerability_equals_scikit_learn(pairs):
     from sklearn.metrics import average_precision_score, f1_score
@@ -311,7 +310,7 @@ def test_the_statistic_on_the_records_is_the_score(name):
 
 
 @pytest.mark.parametrize("name", CASES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 1000))
 def test_weighting_groups_equals_scoring_the_repeated_questions(name, seed):
     """The bootstrap's shortcut, sums times weights, against scoring a resample written out question by question."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from visiontokens.evaluate.normalize import (
@@ -40,7 +40,6 @@ def test_leave_one_out_accuracy(matches, score):
     assert soft_accuracy(matches) == pytest.approx(score)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10))
 def test_soft_accuracy_is_the_mean_over_the_ten_subsets(matches):
     votes = [True] * matches + [False] * (10 - matches)
@@ -89,7 +88,6 @@ def test_vizwiz_normalises_the_prediction_only():
     assert vizwiz_accuracy("dont", ["don't"] * 10) == 0
 
 
-@settings(deadline=None)
 @given(st.text(max_size=30))
 def test_normalisation_leaves_one_line_in_lower_case(text):
     for normalised in (normalize_official(text), normalize_m4c(text)):

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from visiontokens.analyze.stats import (
@@ -73,7 +73,6 @@ def test_same_seed_same_interval():
     assert bootstrap_interval(data, ratio, groups, seed=3) != bootstrap_interval(data, ratio, groups, seed=4)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz")), min_size=1, max_size=20))
 def test_each_resample_draws_as_many_clusters_per_stratum_as_there_are(pairs):
     strata, groups = zip(*pairs, strict=True)
@@ -180,7 +179,6 @@ def test_holm_by_hand():
         holm([1.5])
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_lies_between_the_raw_and_the_bonferroni_values(p_values):
     for raw, adjusted in zip(p_values, holm(p_values), strict=True):
