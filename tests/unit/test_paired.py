@@ -45,6 +45,13 @@ def test_seeds_count_as_repeated_answers_to_one_question(tmp_path):
     assert (line["seeds"], line["questions"], line["test"]) == (3, 100, "permutation")
 
 
+def test_scores_without_their_questions_are_left_out(tmp_path):
+    for name in ("none", "other"):
+        write(tmp_path, name, 0, [1, 0, 1], 1)
+    (tmp_path / "scores/other/seed0/gqa.questions.csv").unlink()
+    assert against(tmp_path, "none", ["other"]).empty
+
+
 def test_holm():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.6, 0.6]) == [1.0, 1.0]

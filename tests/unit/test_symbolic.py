@@ -15,7 +15,6 @@ from visiontokens.data.miniworld.scenes import COLORS, SHAPES, Scenes
 from visiontokens.data.miniworld.tokenizer import build_tokenizer
 from visiontokens.models.tiny import SMOKE_LLM
 from visiontokens.train.backbones import llm as pretraining
-from visiontokens.train.backbones import reader as reading
 from visiontokens.train.backbones.llm import Batch, Phase, Plan, Pretraining, make_batch, use_bf16
 from visiontokens.train.backbones.reader import grow, new_reader
 from visiontokens.train.backbones.symbolic import SymbolicEmbedding, complete, symbolise
@@ -143,11 +142,7 @@ def test_packed_turns_equal_single_turns(tokenizer: PreTrainedTokenizerFast) -> 
         assert unmoved == (turn.family == TEXT)
 
 
-@pytest.mark.parametrize("long", [0, 1000])
-def test_packed_attention_equals_the_stock_one(
-    tokenizer: PreTrainedTokenizerFast, long: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reading, "LONG", long)
+def test_packed_attention_equals_the_stock_one(tokenizer: PreTrainedTokenizerFast) -> None:
     torch.manual_seed(0)
     reader, batch = new_reader(tokenizer, SMOKE_LLM, 2), _batch(tokenizer)
     ours = pretraining._forward(reader, batch, bf16=False)

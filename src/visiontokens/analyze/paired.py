@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from visiontokens.analyze.stats import compare
-from visiontokens.evaluate.score import SCORERS, Record, read_score
+from visiontokens.evaluate.score import SCORERS, Record, questions_path, read_score
 
 COLUMNS = ("experiment", "benchmark", "difference", "low", "high", "p_value", "adjusted", "test", "questions", "seeds")
 
@@ -73,9 +73,11 @@ def _lines(results: Path, baseline: str, name: str, resamples: int) -> Iterator[
 
 
 def _by_seed(results: Path, experiment: str, benchmark: str) -> dict[int, list[Record]]:
-    """Return seed -> per-question records, ids made unique over seeds."""
+    """Return seed -> per-question records, ids made unique over seeds; scores that came without them are left out."""
     found = {}
     for path in sorted((results / "scores" / experiment).glob(f"seed*/{benchmark}.json")):
+        if not questions_path(path).exists():
+            continue
         seed = int(path.parent.name.removeprefix("seed"))
         _, records = read_score(path)
         found[seed] = [{**record, "question_id": f"{seed}/{record['question_id']}"} for record in records]

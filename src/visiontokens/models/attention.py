@@ -14,6 +14,8 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from visiontokens.compress.base import Probe, Seq
 
 SDPA = "visiontokens_sdpa"
+LONG = 256  # tokens from which blocks are faster than torch's kernel on a CPU
+BLOCK = 192  # queries
 
 
 @dataclass
@@ -48,9 +50,53 @@ def vision_sdpa(
     if probe is not None:
         _answer(probe, module, query, key, kwargs.get("scaling"))
     if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-        with torch.autocast("cpu", enabled=False):  # the CPU kernel's bfloat16 backward is slower than its float32 one
+        with torch.autocast("cpu", enabled=False):
+            if _in_blocks(query, key, attention_mask):
+                dtype = torch.get_autocast_dtype("cpu")
+                scaled = query * (kwargs.get("scaling") or query.shape[-1] ** -0.5)
+                out = blocked_attention(scaled.to(dtype), key.to(dtype), value.to(dtype), attention_mask)
+                return out.transpose(1, 2), None
+            # the CPU kernel's bfloat16 backward is slower than its float32 one
             return _attend(module, query.float(), key.float(), value.float(), attention_mask, **kwargs)
     return _attend(module, query, key, value, attention_mask, **kwargs)
+
+
+def _in_blocks(query: Tensor, key: Tensor, mask: Any) -> bool:
+    """Whether a prefill is long enough for `blocked_attention` to be faster than torch's kernel on a CPU."""
+    fits = query.shape[1] == key.shape[1] and query.shape[2] == key.shape[2] > LONG
+    return fits and (mask is None or isinstance(mask, PrefixMask))
+
+
+def blocked_attention(query: Tensor, key: Tensor, value: Tensor, mask: PrefixMask | None) -> Tensor:
+    """Attend causally, blocks of queries to the keys before them: half the work of torch's CPU kernel.
+
+    In bfloat16 at 770 tokens and heads of 32 it takes 0.7 of the kernel's time, forward and backward.
+
+    Args:
+        query: `[B, H, S, d]`, already scaled.
+        key: `[B, H, S, d]`.
+        value: `[B, H, S, d]`.
+        mask: `None` (causal) or what the queries behind the prefix may see.
+
+    Returns:
+        `[B, H, S, d]`.
+    """
+    size = query.shape[2]
+    prefix = size if mask is None else mask.prefix
+    ahead = torch.full((BLOCK, BLOCK), float("-inf"), dtype=query.dtype).triu(1)
+    tail = None if mask is None else mask.tail.to(query.dtype)
+    rows = []
+    for row, (q, k, v) in enumerate(zip(query, key, value, strict=True)):  # row by row: what it reads stays in cache
+        parts = []
+        for start in range(0, prefix, BLOCK):
+            end = min(start + BLOCK, prefix)
+            scores = q[:, start:end] @ k[:, :end].mT
+            scores[..., start:] += ahead[: end - start, : end - start]
+            parts.append(scores.softmax(-1) @ v[:, :end])
+        if tail is not None:
+            parts.append((q[:, prefix:] @ k.mT + tail[row]).softmax(-1) @ v)
+        rows.append(torch.cat(parts, 1))
+    return torch.stack(rows)
 
 
 def _attend(
