@@ -86,7 +86,6 @@ def _add_running(verbs: argparse._SubParsersAction) -> None:
     _model(redundancy)
     _paths(redundancy, out="folder for the curves")
     efficiency = _verb(verbs, "efficiency", _efficiency, "count and measure the cost of every experiment")
-    efficiency.add_argument("--models", type=Path, help="folder with one folder per trained experiment")
     _paths(efficiency, out="folder for one JSON file per experiment")
     ask = _verb(verbs, "ask", _ask, "ask a trained model about an image", config=False)
     _model(ask)
@@ -225,8 +224,7 @@ def _efficiency(args: argparse.Namespace) -> None:
     from visiontokens.config import load_config
     from visiontokens.measure.record import measure_all
 
-    config = load_config(args.config)
-    measure_all(config, args.models or config.results_dir / "models", args.out)
+    measure_all(load_config(args.config), args.out)
 
 
 def _ask(args: argparse.Namespace) -> None:

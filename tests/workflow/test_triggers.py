@@ -35,7 +35,7 @@ def test_nothing_changed_nothing_runs(finished: Run) -> None:
 @pytest.mark.parametrize(
     ("change", "runs", "stays"),
     [
-        ("train={tune: {learning_rate: 0.001}}", {"tune", "predict", "score"}, {"world", "features", "align"}),
+        ("train={tune: {learning_rate: 0.001}}", {"tune", "predict", "score"}, {"world", "features", "align", "measure"}),
         ("evaluate={bootstrap: 77}", {"score", "notebook"}, {"tune", "predict"}),
         ("evaluate={batch_size: 7}", {"predict", "validate", "probe"}, {"tune"}),
         ("world={seed: 7}", {"world", "features", "align", "tune"}, {"tower", "llm"}),
@@ -59,7 +59,7 @@ def test_planning_with_other_settings_leaves_the_file_of_a_run_alone(finished: R
     [
         ("config/methods/stf-mbtf.yaml", {"align", "tune", "measure", "predict", "score", "validate"}),
         ("config/pooling.tsv", {"probe"}),
-        ("config/schedules/four-wider-deeper.yaml", {"tune", "measure", "predict", "score", "validate"}),
+        ("config/schedules/four-wider-deeper.yaml", {"tune", "predict", "score", "validate"}),
     ],
 )
 def test_an_edited_file_reruns_what_reads_it(finished: Run, checkout: Path, file: str, rules: set[str]) -> None:

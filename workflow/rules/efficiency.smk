@@ -4,10 +4,8 @@
 rule measure:
     input:
         config=ancient("<results>/config.yaml"),
-        weights=collect(
-            "<results>/models/{experiment}/seed0/tune/model.safetensors",
-            experiment=TRAINED,
-        ),
+        tower="<tower>/model.safetensors",
+        llm="<llm>/model.safetensors",
         methods=sorted({method_file(row.method) for row in EXPERIMENTS.values()}),
     output:
         records=collect("<results>/efficiency/{experiment}.json", experiment=EXPERIMENTS),

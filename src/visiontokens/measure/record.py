@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from visiontokens.compress.base import MethodSpec
-from visiontokens.config import Config, load_experiments, weights_root
+from visiontokens.config import Config, load_experiments
 from visiontokens.data.precision import use_bf16
 from visiontokens.measure.flops import LlamaShape, decode_flops, kv_bytes, prefill_flops
 from visiontokens.measure.latency import measure_latency
 from visiontokens.measure.memory import METHODS, parameter_bytes, parameter_count, peak_bytes
 from visiontokens.measure.tokens import compression_ratio, mean_tokens, total_tokens
-from visiontokens.models.build import load_model
+from visiontokens.models.build import build_model
 from visiontokens.models.llava import LlavaWithCompressor
 from visiontokens.provenance import stamp, write_json
 
@@ -130,18 +130,18 @@ def measure_experiment(
     }
 
 
-def measure_all(config: Config, models_dir: Path, out_dir: Path) -> None:
+def measure_all(config: Config, out_dir: Path) -> None:
     """Write `<out_dir>/<experiment>.json` for every experiment that runs under `config`.
 
-    Weights are those of seed 0; test-time rows use their own method on the weights they borrow.
+    The models are untrained (backbones, new projector and compressor): cost does not depend on what weights hold.
     """
     torch.set_num_threads(config.threads)
     rows = load_experiments(config)
-    settings = config.efficiency
+    settings, backbones = config.efficiency, config.backbones
     dtype = torch.bfloat16 if use_bf16(config.evaluate.precision) else torch.float32
     for number, (name, row) in enumerate(rows.items(), 1):
         method_file = config.experiments.table.parent / "methods" / f"{row.method}.yaml"
-        model = load_model(models_dir / weights_root(rows, name) / "seed0" / "tune", MethodSpec.from_yaml(method_file))
+        model = build_model(backbones.tower, backbones.llm, MethodSpec.from_yaml(method_file), config.seed)
         record = measure_experiment(
             model, text_tokens=settings.text_tokens, repeats=settings.repeats, warmup=settings.warmup, dtype=dtype
         )
