@@ -11,8 +11,9 @@ from tiny_training import COLORS, config_of, make_features, make_world
 
 from visiontokens.models.build import load_model
 from visiontokens.provenance import read_json
+from visiontokens.train.loop import parameter_groups
 from visiontokens.train.records import ResumeError, claim, newest_checkpoint, read_log, trim_log
-from visiontokens.train.stages import CountedSchedule, load_schedule, official_stage
+from visiontokens.train.stages import CountedSchedule, freeze_for, load_schedule, official_stage
 from visiontokens.train.trainer import staged_method, train_stage
 
 torch.set_num_threads(1)
@@ -262,3 +263,15 @@ def test_empty_name_is_no_schedule(tmp_path):
     assert load_schedule("", tmp_path) is None
     with pytest.raises(FileNotFoundError):
         load_schedule("nine", tmp_path)
+
+
+def test_projector_and_compressor_may_learn_at_their_own_rate(root, tmp_path):
+    model = load_model(train(root, tmp_path, experiment="none", epochs=1).parent)
+    freeze_for(model, "tune")
+    groups = parameter_groups(model, 1e-3, 0.1, connector_lr=1e-4)
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert rates.pop(id(parameter)) == (1e-4 if "multi_modal_projector" in name else 1e-3)
+    assert not rates
+    assert {group["lr"] for group in parameter_groups(model, 1e-3, 0.1)} == {1e-3}

@@ -35,7 +35,11 @@ def test_nothing_changed_nothing_runs(finished: Run) -> None:
 @pytest.mark.parametrize(
     ("change", "runs", "stays"),
     [
-        ("train={tune: {learning_rate: 0.001}}", {"tune", "predict", "score"}, {"world", "features", "align", "measure"}),
+        (
+            "train={tune: {learning_rate: 0.001}}",
+            {"tune", "predict", "score"},
+            {"world", "features", "align", "measure"},
+        ),
         ("evaluate={bootstrap: 77}", {"score", "notebook"}, {"tune", "predict"}),
         ("evaluate={batch_size: 7}", {"predict", "validate", "probe"}, {"tune"}),
         ("world={seed: 7}", {"world", "features", "align", "tune"}, {"tower", "llm"}),

@@ -133,6 +133,8 @@ class TrainStageConfig(Section):
     """Samples per forward pass; gradients accumulate up to `batch_size`."""
     learning_rate: float = Field(default=1.5e-3, gt=0)
     """Peak of the cosine schedule."""
+    connector_learning_rate: float | None = Field(default=None, gt=0)
+    """Peak for projector and compressor (LLaVA's `mm_projector_lr`); null = the same."""
     warmup_ratio: Fraction = 0.03
     """Share of the steps with linearly rising learning rate."""
     weight_decay: float = Field(default=0.0, ge=0)
@@ -160,6 +162,8 @@ class AlignConfig(TrainStageConfig):
     """Folder the records' `image` entries are relative to, relative to the data folder."""
     image_set: str = "pretrain"
     """Set in `images.tsv` whose cached features hold these images."""
+    epochs: float = Field(default=3.0, gt=0)
+    """Passes over the samples."""
     learning_rate: float = Field(default=2e-3, gt=0)
     """Peak of the cosine schedule."""
     template: Literal["plain", "v1"] = "plain"

@@ -39,9 +39,11 @@ class StageTrainer(Trainer):
         order: RunSampler,
         switch: StageSwitch,
         precision: str,
+        connector_lr: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(model=model, args=args, **kwargs)
+        self.connector_lr = connector_lr
         self.network = model
         self.order, self.switch, self.precision = order, switch, precision
         self.meter = Meter()
@@ -54,7 +56,9 @@ class StageTrainer(Trainer):
         """Return AdamW over what trains; the compressor names its own parameter groups."""
         if self.optimizer is None:
             self.optimizer = torch.optim.AdamW(
-                parameter_groups(self.network, float(self.args.learning_rate), self.args.weight_decay),
+                parameter_groups(
+                    self.network, float(self.args.learning_rate), self.args.weight_decay, self.connector_lr
+                ),
                 betas=(self.args.adam_beta1, self.args.adam_beta2),
                 eps=self.args.adam_epsilon,
             )
@@ -133,16 +137,24 @@ def load_trained_weights(model: nn.Module, path: Path) -> None:
             parameter.copy_(saved[name])
 
 
-def parameter_groups(model: nn.Module, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-    """Return optimizer groups: matrices with weight decay, vectors without, and the compressor's own."""
+def parameter_groups(
+    model: nn.Module, lr: float, weight_decay: float, connector_lr: float | None = None
+) -> list[dict[str, Any]]:
+    """Return optimizer groups: matrices with weight decay, vectors without, and the compressor's own.
+
+    Projector and compressor learn at `connector_lr`, if given.
+    """
     compressor = getattr(model, "compressor", None)
-    own = compressor.parameter_groups(lr) if compressor is not None else []
+    own = compressor.parameter_groups(lr if connector_lr is None else connector_lr) if compressor is not None else []
     taken = {id(p) for group in own for p in group["params"]}
-    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
-    groups = [
-        {"params": [p for p in rest if p.ndim >= 2], "lr": lr, "weight_decay": weight_decay},
-        {"params": [p for p in rest if p.ndim < 2], "lr": lr, "weight_decay": 0.0},
-    ]
+    rest = [(n, p) for n, p in model.named_parameters() if p.requires_grad and id(p) not in taken]
+    groups = []
+    for connects, rate in ((False, lr), (True, lr if connector_lr is None else connector_lr)):
+        params = [p for name, p in rest if ("multi_modal_projector" in name) == connects]
+        groups += [
+            {"params": [p for p in params if p.ndim >= 2], "lr": rate, "weight_decay": weight_decay},
+            {"params": [p for p in params if p.ndim < 2], "lr": rate, "weight_decay": 0.0},
+        ]
     return [group for group in groups if group["params"]] + [{"weight_decay": weight_decay, **group} for group in own]
 
 
@@ -216,6 +228,7 @@ def fit(
         order=order,
         switch=switch,
         precision=settings.precision,
+        connector_lr=settings.connector_learning_rate,
         train_dataset=dataset,
         data_collator=collator,
     )
