@@ -144,12 +144,13 @@ def parameter_groups(
 
     Projector and compressor learn at `connector_lr`, if given.
     """
+    connector_lr = lr if connector_lr is None else connector_lr
     compressor = getattr(model, "compressor", None)
-    own = compressor.parameter_groups(lr if connector_lr is None else connector_lr) if compressor is not None else []
+    own = compressor.parameter_groups(connector_lr) if compressor is not None else []
     taken = {id(p) for group in own for p in group["params"]}
     rest = [(n, p) for n, p in model.named_parameters() if p.requires_grad and id(p) not in taken]
     groups = []
-    for connects, rate in ((False, lr), (True, lr if connector_lr is None else connector_lr)):
+    for connects, rate in ((False, lr), (True, connector_lr)):
         params = [p for name, p in rest if ("multi_modal_projector" in name) == connects]
         groups += [
             {"params": [p for p in params if p.ndim >= 2], "lr": rate, "weight_decay": weight_decay},
