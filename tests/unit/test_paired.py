@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from visiontokens.analyze.paired import against, holm
+from visiontokens.analyze.paired import against
 from visiontokens.evaluate.score import Score, write_score
 from visiontokens.evaluate.score.base import MEAN_CORRECT
 
@@ -50,9 +50,3 @@ def test_scores_without_their_questions_are_left_out(tmp_path):
         write(tmp_path, name, 0, [1, 0, 1], 1)
     (tmp_path / "scores/other/seed0/gqa.questions.csv").unlink()
     assert against(tmp_path, "none", ["other"]).empty
-
-
-def test_holm():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.6, 0.6]) == [1.0, 1.0]
-    assert holm([]) == []

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from visiontokens.analyze.stats import compare
+from visiontokens.analyze.stats import compare, holm
 from visiontokens.evaluate.score import SCORERS, Record, questions_path, read_score
 
 COLUMNS = ("experiment", "benchmark", "difference", "low", "high", "p_value", "adjusted", "test", "questions", "seeds")
@@ -32,16 +31,6 @@ def against(results: Path, baseline: str, experiments: Sequence[str], *, resampl
         for line in _adjusted(_lines(results, baseline, name, resamples))
     ]
     return pd.DataFrame(lines, columns=list(COLUMNS))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for their number after Holm (1979)."""
-    values = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(values)
-    steps = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
-    adjusted = np.empty_like(values)
-    adjusted[order] = np.minimum(steps, 1.0)
-    return adjusted.tolist()
 
 
 def _adjusted(lines: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
