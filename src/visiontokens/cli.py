@@ -56,6 +56,7 @@ def _add_making(verbs: argparse._SubParsersAction) -> None:
     _paths(tower, out="folder for the tower")
     llm = _verb(verbs, "llm", _llm, "pretrain the mini language model from nothing", config=False)
     _run_dir(llm)
+    llm.add_argument("--tower", required=True, type=Path, help="folder of the vision tower that it reads at the end")
     _paths(llm, out="folder for the language model")
     features = _verb(verbs, "features", _features, "compute the frozen tower's features of one image set")
     features.add_argument("--set", required=True, help="image set in images.tsv", dest="image_set")
@@ -174,7 +175,7 @@ def _tower(args: argparse.Namespace) -> None:
 def _llm(args: argparse.Namespace) -> None:
     from visiontokens.train.backbones.llm import pretrain_llm
 
-    pretrain_llm(args.out, args.run_dir)
+    pretrain_llm(args.out, args.run_dir, args.tower)
 
 
 def _features(args: argparse.Namespace) -> None:

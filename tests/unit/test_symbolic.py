@@ -14,16 +14,19 @@ from visiontokens.data.miniworld.phrases import LETTER_ANSWER, LETTER_ANSWER_CN,
 from visiontokens.data.miniworld.scenes import COLORS, SHAPES, Scenes
 from visiontokens.data.miniworld.tokenizer import build_tokenizer
 from visiontokens.models.tiny import SMOKE_LLM
-from visiontokens.train.backbones import llm as pretraining
-from visiontokens.train.backbones.llm import Batch, Phase, Plan, Pretraining, make_batch, use_bf16
-from visiontokens.train.backbones.reader import grow, new_reader
+from visiontokens.train.backbones.llm import Batch, Pretraining, make_batch
+from visiontokens.train.backbones.pixels import PixelEmbedding
+from visiontokens.train.backbones.plan import MINI_PLAN, Phase, Plan
+from visiontokens.train.backbones.reader import SceneReader, grow, new_reader
 from visiontokens.train.backbones.symbolic import SymbolicEmbedding, complete, symbolise
 from visiontokens.train.backbones.turns import CAPTION, IGNORED, TEXT, Mix, draw_turns, pack
 
+TOWER = Path(__file__).parents[2] / "data/backbones/tower"
 PLAN = Plan(
     phases=(
         Phase(4, 2e-3, (4,), layers=2, turns=3, batch_size=4),
         Phase(4, 2e-3, (4, 12), layers=4, turns=3, batch_size=4),
+        Phase(2, 1e-3, (12, 24), layers=4, turns=3, batch_size=2, pixels=True),
     ),
     dims=SMOKE_LLM,
     held_out=4,
@@ -118,10 +121,18 @@ def _batch(tokenizer: PreTrainedTokenizerFast, turns: int = 4) -> Batch:
     return make_batch(tokenizer, PLAN, phase, grid=4, split="train", key=(1, 2))
 
 
+def _reader(tokenizer: PreTrainedTokenizerFast) -> SceneReader:
+    return new_reader(tokenizer, SMOKE_LLM, 2, channels=8)
+
+
+def _logits(reader: SceneReader, batch: Batch) -> torch.Tensor:
+    return reader(reader.look(batch.scenes, batch.grid, batch.ordered), batch.system, batch.packed)
+
+
 def test_packed_turns_equal_single_turns(tokenizer: PreTrainedTokenizerFast) -> None:
     """The logits of a turn among others are those of the turn alone; text-only turns ignore the scene."""
     torch.manual_seed(0)
-    reader = new_reader(tokenizer, SMOKE_LLM, 2).eval()
+    reader = _reader(tokenizer).eval()
     scenes, rng = Scenes.sample(1, 3, "train"), np.random.default_rng(4)
     other = Scenes.sample(1, 4, "train")
     weights = {TEXT: 1.0, "color": 1.0, "exist": 1.0}
@@ -133,7 +144,7 @@ def test_packed_turns_equal_single_turns(tokenizer: PreTrainedTokenizerFast) -> 
     def logits(seen: Scenes, chosen: list) -> torch.Tensor:
         packed = pack([chosen], families, system=len(system), scene=16, caption_weight=0.3, pad=3)
         with torch.no_grad():
-            return reader(seen, 4, system, packed, ordered)
+            return reader(reader.look(seen, 4, ordered), system, packed)
 
     together = logits(scenes, turns).split([len(turn.answer) for turn in turns])
     for turn, among in zip(turns, together, strict=True):
@@ -144,10 +155,10 @@ def test_packed_turns_equal_single_turns(tokenizer: PreTrainedTokenizerFast) -> 
 
 def test_packed_attention_equals_the_stock_one(tokenizer: PreTrainedTokenizerFast) -> None:
     torch.manual_seed(0)
-    reader, batch = new_reader(tokenizer, SMOKE_LLM, 2), _batch(tokenizer)
-    ours = pretraining._forward(reader, batch, bf16=False)
+    reader, batch = _reader(tokenizer), _batch(tokenizer)
+    ours = _logits(reader, batch)
     reader.llm.set_attn_implementation("sdpa")
-    torch.testing.assert_close(ours, pretraining._forward(reader, batch, bf16=False))
+    torch.testing.assert_close(ours, _logits(reader, batch))
 
 
 def test_labels_are_the_answers_and_nothing_else(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -181,19 +192,19 @@ def test_instructions_follow_the_kind_of_question(tokenizer: PreTrainedTokenizer
 
 def test_growing_keeps_the_function(tokenizer: PreTrainedTokenizerFast) -> None:
     torch.manual_seed(1)
-    reader, batch = new_reader(tokenizer, SMOKE_LLM, 2), _batch(tokenizer)
-    before = pretraining._forward(reader, batch, bf16=False)
+    reader, batch = _reader(tokenizer), _batch(tokenizer)
+    before = _logits(reader, batch)
     grow(reader, 4)
     assert reader.llm.config.num_hidden_layers == len(reader.llm.model.layers) == 4
-    torch.testing.assert_close(pretraining._forward(reader, batch, bf16=False), before)
+    torch.testing.assert_close(_logits(reader, batch), before)
     with pytest.raises(ValueError, match="layers: found 6, expected a multiple of the present 4"):
         grow(reader, 6)
 
 
 def test_stopped_run_continues_to_the_same_weights(tmp_path: Path) -> None:
-    whole = Pretraining(PLAN, tmp_path / "whole")
+    whole = Pretraining(PLAN, tmp_path / "whole", TOWER)
     whole.run(save_every=1)
-    broken = Pretraining(PLAN, tmp_path / "broken")
+    broken = Pretraining(PLAN, tmp_path / "broken", TOWER)
     state = tmp_path / "broken" / "state.pt"
     saved = broken.save_state
 
@@ -206,7 +217,7 @@ def test_stopped_run_continues_to_the_same_weights(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         broken.run(save_every=1)
     assert state.exists()
-    resumed = Pretraining(PLAN, tmp_path / "broken")
+    resumed = Pretraining(PLAN, tmp_path / "broken", TOWER)
     assert (resumed.phase, resumed.step) == (1, 2)
     resumed.run(save_every=1)
     for name, value in whole.reader.state_dict().items():
@@ -214,7 +225,7 @@ def test_stopped_run_continues_to_the_same_weights(tmp_path: Path) -> None:
 
 
 def test_export_loads_with_the_auto_classes(tmp_path: Path) -> None:
-    run = Pretraining(PLAN, tmp_path / "run")
+    run = Pretraining(PLAN, tmp_path / "run", TOWER)
     run.phase = len(PLAN.phases)
     record = run.export(tmp_path / "out")
     model, info = LlamaForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
@@ -222,11 +233,32 @@ def test_export_loads_with_the_auto_classes(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert (model.config.vocab_size, model.config.pad_token_id) == (len(tokenizer), tokenizer.pad_token_id)
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
-    assert set(record["held_out_first_answer_accuracy"]) == {"4x4", "12x12"}
+    assert set(record["held_out_first_answer_accuracy"]) == {"4x4", "12x12", "12x12 pixels", "24x24 pixels"}
     assert 0 <= record["held_out_first_answer_accuracy"]["4x4"]["mean"] <= 1
 
 
-def test_precision_is_checked() -> None:
-    assert (use_bf16("fp32"), use_bf16("bf16")) == (False, True)
-    with pytest.raises(ValueError, match="precision: found 'fp8'"):
-        use_bf16("fp8")
+def test_pixels_are_averaged_over_windows_after_the_projector() -> None:
+    pixels = PixelEmbedding(channels=3, hidden=5)
+    features = torch.randn(2, 36, 3)
+    cells = pixels(features, 3)
+    assert cells.shape == (2, 9, 5)
+    block = features.unflatten(1, (6, 6))[1, 2:4, 4:6].flatten(0, 1)
+    torch.testing.assert_close(cells[1, 5], pixels.projector(block).mean(0))
+    with pytest.raises(ValueError, match="grid: found 4, expected a divisor of 6"):
+        pixels(features, 4)
+
+
+def test_pixel_phases_look_at_the_scene_and_train_the_projector(tmp_path: Path) -> None:
+    run = Pretraining(PLAN, tmp_path, TOWER)
+    before = run.reader.pixels.projector[0].weight.detach().clone()
+    batch = make_batch(run.tokenizer, PLAN, PLAN.phases[2], grid=12, split="train", key=(2, 0))
+    seen = run.logits(batch)
+    other = dataclasses.replace(batch, scenes=batch.scenes.select(np.array([1, 0])))
+    assert not torch.allclose(seen, run.logits(other))
+    run.phase = 2
+    run.run()
+    assert not torch.equal(run.reader.pixels.projector[0].weight, before)
+
+
+def test_the_shipped_plan_ends_on_long_and_short_grids_of_pixels() -> None:
+    assert MINI_PLAN.phases[-1].pixels and set(MINI_PLAN.phases[-1].grids) == {12, 24}

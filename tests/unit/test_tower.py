@@ -14,7 +14,14 @@ from visiontokens.provenance import read_json
 from visiontokens.train.backbones.crops import sample_crops
 from visiontokens.train.backbones.probe import ATTRIBUTES, probe_targets
 from visiontokens.train.backbones.tower import pretrain_tower, save_tower
-from visiontokens.train.backbones.vision import CaptionHead, PatchHead, build_tower, caption_bags, hidden_states
+from visiontokens.train.backbones.vision import (
+    CaptionHead,
+    PatchHead,
+    build_tower,
+    caption_bags,
+    hidden_states,
+    patch_places,
+)
 
 TINY = TowerDims(hidden=16, layers=3, heads=2, mlp=32)  # on the world's own 96 px images
 
@@ -86,15 +93,31 @@ def test_the_heads_learn_from_perfect_states():
     torch.manual_seed(0)
     labels = torch.from_numpy(sample_crops(4, np.random.default_rng(0), "train").labels).flatten(2).long()
     states = torch.nn.functional.one_hot(labels[:, 4], 16).float()
-    head = PatchHead(16)
+    head, places = PatchHead(16), patch_places(24, (4, 6), 12, 12)
     optimizer = torch.optim.Adam(head.parameters(), 0.1)
-    first, _ = head(states, labels)
+    first, _ = head(states, labels, places)
     for _ in range(60):
-        loss, right = head(states, labels)
+        loss, right = head(states, labels, places)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     assert loss < 0.7 * first and right == 1.0
+
+
+def test_patch_places_are_centres_in_the_whole_image():
+    places = patch_places(4, (1, 2), 2, 2)
+    assert places.tolist() == [[-0.25, 0.25], [-0.25, 0.75], [0.25, 0.25], [0.25, 0.75]]
+
+
+def test_the_place_counts_most_where_something_is_shown():
+    torch.manual_seed(0)
+    head, states = PatchHead(16), torch.randn(1, 4, 16)
+    labels = torch.zeros(1, 5, 4, dtype=torch.long)
+    labels[0, 0, 3] = 1
+    there, wrong = head.place(head.norm(states))[0].detach(), torch.ones(2)
+    losses = [head(states, labels, there + wrong * (torch.arange(4) == k)[:, None])[0].item() for k in (0, 3)]
+    exact = head(states, labels, there)[0].item()
+    assert exact < losses[0] < losses[1]
 
 
 def test_probe_targets_are_the_patches_under_the_centres():

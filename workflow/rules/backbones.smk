@@ -23,6 +23,8 @@ rule tower:
 
 
 rule llm:
+    input:
+        tower="<results>/backbones/tower/model.safetensors",
     output:
         weights="<results>/backbones/llm/model.safetensors",
         record="<results>/backbones/llm/record.json",
@@ -35,7 +37,7 @@ rule llm:
         code=code("train.backbones.llm"),
         run=f"{RESULTS}/runs/backbones/llm",
     shell:
-        "visiontokens llm --run-dir {params.run} --out $(dirname {output.weights}) 2>&1 | tee {log} >&2"
+        "visiontokens llm --tower $(dirname {input.tower}) --run-dir {params.run} --out $(dirname {output.weights}) 2>&1 | tee {log} >&2"
 
 
 rule backbones:

@@ -1,7 +1,9 @@
-"""Pretraining of the mini LLM on symbolic scenes, then captions, on grids that grow from 4 x 4 to 24 x 24.
+"""Pretraining of the mini LLM: symbolic scenes on grids that grow from 4 x 4 to 24 x 24, then what the tower sees.
 
 Without it a small LLaVA stays at prior level: question-conditioned lookup does not emerge within a tuning budget. The
 model starts shallow on short grids, where steps are cheap, and grows to its depth without changing its function.
+The last phases show pixels, through a projector that is thrown away, in all tokens and 2 x 2-pooled by turns: every
+method starts from a model that has read long and short grids, so that none is ahead by being quicker to learn.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,86 +24,20 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from visiontokens.data.miniworld.phrases import SYSTEM
-from visiontokens.data.miniworld.scenes import MAX_OBJECTS, Scenes
+from visiontokens.data.miniworld.scenes import Scenes
 from visiontokens.data.miniworld.tokenizer import build_tokenizer
-from visiontokens.models.tiny import MINI_LLM, LlmDims
+from visiontokens.data.precision import autocast
 from visiontokens.provenance import atomic_write, stamp, write_json
 
-from .reader import Optimizer, SceneReader, grow, new_reader
+from .pixels import Eyes
+from .plan import MINI_PLAN, Phase, Plan
+from .reader import Optimizer, grow, new_reader
 from .symbolic import complete
-from .turns import CAPTION, IGNORED, WEIGHTS, Mix, Packed, draw_turns, pack
+from .turns import CAPTION, IGNORED, WEIGHTS, Packed, draw_turns, pack
 
 FAMILIES = (*WEIGHTS, CAPTION)
 SPARE = 4  # scenes drawn per scene used: coarse grids leave out those where objects share a cell
 NOTE_EVERY = 50  # steps
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A stretch of training with its own schedule; grids take turns step by step."""
-
-    steps: int
-    learning_rate: float
-    grids: tuple[int, ...]
-    layers: int
-    turns: int = 10
-    captioned: float = 0.25  # share of the samples with a caption turn
-    ordered: float = 1.0  # share of the scenes whose digits carry their place in the number
-    batch_size: int = 16
-    objects: tuple[int, int] = (1, MAX_OBJECTS)
-    code_rate: float = 3.0  # times the learning rate, for the codes of rows, columns and digit places
-    mix: Mix = field(default_factory=Mix)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The whole pretraining."""
-
-    phases: tuple[Phase, ...]
-    dims: LlmDims = MINI_LLM
-    caption_weight: float = 0.3
-    blur: float = 0.08  # share of blurred scenes
-    weight_decay: float = 0.01
-    warmup: float = 0.05  # shares of each phase
-    decay: float = 0.3
-    max_grad_norm: float = 1.0
-    seed: int = 0
-    held_out: int = 300  # scenes for the final accuracy
-    precision: str = "auto"  # bf16 where the processor has it, else fp32; or "fp32", "bf16"
-
-
-EASY = Mix(
-    weights={**dict.fromkeys(("exist", "color", "shape", "texture", "size", "row", "column"), 1.0), "number": 0.5},
-    chinese=0.0,
-    choice=0.0,
-    may_refuse=0.0,
-    bare=1.0,
-    ocr=0.0,
-)
-HARD = {"relation": 3.0, "count": 2.0, "compare": 1.2, "arithmetic": 0.6}  # what comes last
-MINI_PLAN = Plan(
-    phases=(
-        # Matching a phrase with a cell and saying whether it fits comes suddenly, after some 700 steps. Nothing else is
-        # learned well before it, so the first phase stays with easy questions until it has come.
-        Phase(1200, 2e-3, (4,), layers=4, turns=6, captioned=0.0, code_rate=1.0, mix=EASY),
-        Phase(1800, 2e-3, (4,), layers=4, turns=8, captioned=0.1, mix=Mix(chinese=0.0, choice=0.1, bare=0.6)),
-        Phase(1800, 2e-3, (4,), layers=4, turns=8, captioned=0.1, ordered=0.7, mix=Mix({**WEIGHTS, **HARD}, bare=0.6)),
-        Phase(1200, 1.5e-3, (4, 8), layers=4, turns=8, ordered=0.7),
-        Phase(600, 1e-3, (8, 12), layers=8, turns=12, ordered=0.4, batch_size=8),
-        Phase(600, 7e-4, (12, 24), layers=8, turns=24, ordered=0.2, batch_size=8),
-    )
-)
-
-
-def use_bf16(precision: str) -> bool:
-    """Whether to compute in bf16: as asked, or by what the processor can do.
-
-    Raises:
-        ValueError: `precision` is not auto, fp32 or bf16.
-    """
-    if precision not in {"auto", "fp32", "bf16"}:
-        raise ValueError(f"precision: found {precision!r}, expected auto, fp32 or bf16")
-    return precision == "bf16" or (precision == "auto" and torch.cpu._is_avx512_bf16_supported())
 
 
 @dataclass
@@ -113,6 +49,7 @@ class Batch:
     packed: Packed
     system: Tensor  # [P]
     ordered: Tensor  # [B]
+    pixels: bool
 
 
 def make_batch(
@@ -139,31 +76,13 @@ def make_batch(
         pad=tokenizer.pad_token_id,
     )
     ordered = torch.from_numpy((rng.random(phase.batch_size) < phase.ordered).astype(np.float32))
-    return Batch(scenes, grid, packed, system, ordered)
-
-
-def _forward(reader: SceneReader, batch: Batch, bf16: bool) -> Tensor:
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        return reader(batch.scenes, batch.grid, batch.system, batch.packed, batch.ordered)
+    return Batch(scenes, grid, packed, system, ordered, phase.pixels)
 
 
 def _targets(packed: Packed) -> tuple[Tensor, Tensor, Tensor]:
     """Return labels, weights and family numbers `[M]` of the places with a label."""
     chosen = packed.labels != IGNORED
     return packed.labels[chosen], packed.weights[chosen], packed.first[chosen]
-
-
-def accuracy(reader: SceneReader, batches: Iterator[Batch], bf16: bool) -> dict[str, float]:
-    """Return the share of first answer tokens that are right, by family, and "mean" over the question families."""
-    hits: dict[str, list[float]] = defaultdict(list)
-    reader.eval()
-    for batch in batches:
-        with torch.no_grad():
-            predicted = _forward(reader, batch, bf16).argmax(-1)
-        labels, _, first = _targets(batch.packed)
-        _count_hits(hits, predicted == labels, first)
-    reader.train()
-    return _shares(hits)
 
 
 def _count_hits(hits: dict[str, list[float]], right: Tensor, first: Tensor) -> None:
@@ -180,10 +99,10 @@ def _shares(hits: dict[str, list[float]]) -> dict[str, float]:
 
 
 def held_out(
-    tokenizer: PreTrainedTokenizerBase, plan: Plan, grid: int, scenes: int, ordered: float = 0.0
+    tokenizer: PreTrainedTokenizerBase, plan: Plan, grid: int, scenes: int, pixels: bool = False
 ) -> Iterator[Batch]:
-    """Yield validation batches on one grid, by default without help on the order of digits."""
-    phase = Phase(steps=0, learning_rate=0, grids=(grid,), layers=0, turns=16, ordered=ordered)
+    """Yield validation batches on one grid, without help on the order of digits."""
+    phase = Phase(steps=0, learning_rate=0, grids=(grid,), layers=0, turns=16, ordered=0.0, pixels=pixels)
     for step in range(math.ceil(scenes / phase.batch_size)):
         yield make_batch(tokenizer, plan, phase, grid=grid, split="validation", key=(9999, grid, step))
 
@@ -191,15 +110,15 @@ def held_out(
 class Pretraining:
     """A pretraining run that can be stopped and continued: `run_dir` holds its state and its history."""
 
-    def __init__(self, plan: Plan, run_dir: Path) -> None:
+    def __init__(self, plan: Plan, run_dir: Path, tower: Path) -> None:
         self.plan, self.run_dir = plan, run_dir
         self.tokenizer = build_tokenizer()
-        self.bf16 = use_bf16(plan.precision)
+        self.eyes = Eyes(tower, plan.precision)
         self.phase = self.step = 0
         self.seconds = 0.0
         self.history: list[dict[str, Any]] = []
         torch.manual_seed(plan.seed)
-        self.reader = new_reader(self.tokenizer, plan.dims, plan.phases[0].layers)
+        self.reader = new_reader(self.tokenizer, plan.dims, plan.phases[0].layers, plan.channels)
         self.optimizer = Optimizer(self.reader, self.plan.weight_decay)
         if (run_dir / "state.pt").exists():
             self._restore(torch.load(run_dir / "state.pt", weights_only=False))
@@ -256,15 +175,37 @@ class Pretraining:
             if self.step % save_every == 0:
                 self.save_state()
 
+    def logits(self, batch: Batch) -> Tensor:
+        """Return the logits `[M, V]` of the M places of the batch with a label."""
+        with autocast(self.plan.precision):
+            if batch.pixels:
+                cells = self.reader.pixels(self.eyes(batch.scenes), batch.grid)
+            else:
+                cells = self.reader.look(batch.scenes, batch.grid, batch.ordered)
+            logits: Tensor = self.reader(cells, batch.system, batch.packed)
+        return logits
+
+    def accuracy(self, batches: Iterator[Batch]) -> dict[str, float]:
+        """Return the share of first answer tokens that are right, by family, and "mean" over question families."""
+        hits: dict[str, list[float]] = defaultdict(list)
+        self.reader.eval()
+        for batch in batches:
+            with torch.no_grad():
+                predicted = self.logits(batch).argmax(-1)
+            labels, _, first = _targets(batch.packed)
+            _count_hits(hits, predicted == labels, first)
+        self.reader.train()
+        return _shares(hits)
+
     def _train_step(self, batch: Batch, phase: Phase, hits: dict[str, list[float]]) -> float:
-        logits = _forward(self.reader, batch, self.bf16)
+        logits = self.logits(batch)
         labels, weights, first = _targets(batch.packed)
         losses = nn.functional.cross_entropy(logits, labels, reduction="none")
         loss = (losses * weights).sum() / weights.sum()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.reader.parameters(), self.plan.max_grad_norm)
         rate = phase.learning_rate * _trapezoid(self.step / phase.steps, self.plan.warmup, self.plan.decay)
-        self.optimizer.step(rate, phase.code_rate)
+        self.optimizer.step(rate, phase.input_rate)
         _count_hits(hits, logits.argmax(-1) == labels, first)
         return loss.item()
 
@@ -282,15 +223,16 @@ class Pretraining:
 
     def export(self, out: Path) -> dict[str, Any]:
         """Write the LLM (fp16), its tokenizer and a record with held-out accuracies into `out`; return the record."""
-        grids = sorted({grid for phase in self.plan.phases for grid in phase.grids})
+        seen = sorted({(phase.pixels, grid) for phase in self.plan.phases for grid in phase.grids})
         measured = {
-            f"{grid}x{grid}": accuracy(
-                self.reader, held_out(self.tokenizer, self.plan, grid, self.plan.held_out), self.bf16
+            f"{grid}x{grid}{' pixels' if pixels else ''}": self.accuracy(
+                held_out(self.tokenizer, self.plan, grid, self.plan.held_out, pixels)
             )
-            for grid in grids
+            for pixels, grid in seen
         }
         record = {
-            "what": "mini LLM pretrained on symbolic scenes (language and scene-graph tokens, no pixels)",
+            "what": "mini LLM pretrained on symbolic scenes (language and scene-graph tokens), then on what the mini "
+            "tower sees, through a projector that is not kept",
             "parameters": sum(p.numel() for p in self.reader.llm.parameters()),
             "plan": asdict(self.plan),
             "phases_done": self.phase,
@@ -325,8 +267,8 @@ def _trapezoid(done: float, warmup: float, decay: float) -> float:
     return min((done + 1e-3) / warmup, 1.0, max((1 - done) / decay, 0.05))
 
 
-def pretrain_llm(out: Path, run_dir: Path, plan: Plan = MINI_PLAN) -> dict[str, Any]:
-    """Pretrain the mini LLM (continuing what `run_dir` holds) and write it to `out`; return its record."""
-    run = Pretraining(plan, run_dir)
+def pretrain_llm(out: Path, run_dir: Path, tower: Path, plan: Plan = MINI_PLAN) -> dict[str, Any]:
+    """Pretrain the mini LLM (continuing what `run_dir` holds) with a `tower`, write it to `out`; return its record."""
+    run = Pretraining(plan, run_dir, tower)
     run.run()
     return run.export(out)

@@ -19,7 +19,8 @@ from visiontokens.data.miniworld.render import PATCH, digits_of, objects_of, ren
 from visiontokens.data.miniworld.scenes import DIGIT_SIZES, IMAGE_SIZE, Scenes, digit_bank
 from visiontokens.provenance import atomic_write
 
-ATTRIBUTES = ("color", "shape", "size", "texture", *(f"digit_{px}px" for px in DIGIT_SIZES))
+QUARTER = IMAGE_SIZE // 4  # px of a row or column, as questions count them
+ATTRIBUTES = ("color", "shape", "size", "texture", "row", "column", *(f"digit_{px}px" for px in DIGIT_SIZES))
 
 
 class Probe(NamedTuple):
@@ -36,6 +37,10 @@ def probe_targets(scenes: Scenes) -> dict[str, tuple[NDArray, NDArray, NDArray]]
     objects, digits = objects_of(scenes), digits_of(scenes)
     patch = _patch(objects.x, objects.y)
     targets = {name: (objects.image, patch, getattr(objects, name)) for name in ATTRIBUTES[:4]}
+    targets |= {
+        "row": (objects.image, patch, objects.y // QUARTER),
+        "column": (objects.image, patch, objects.x // QUARTER),
+    }
     patch = _patch(digits.x + digits.px // 2, digits.y + digits.px // 2)
     for size in DIGIT_SIZES:
         m = digits.px == size

@@ -1,4 +1,4 @@
-"""A `LlamaForCausalLM` that reads symbolic scenes, growing it in depth, and its optimizer."""
+"""A `LlamaForCausalLM` that reads scenes, growing it in depth, and its optimizer."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from visiontokens.data.miniworld.scenes import Scenes
 from visiontokens.models.attention import PrefixMask, blocked_attention
 from visiontokens.models.tiny import LlmDims, llm_config
 
+from .pixels import PixelEmbedding
 from .symbolic import SymbolicEmbedding, symbolise
 from .turns import IGNORED, Packed
 
@@ -39,24 +40,29 @@ AttentionMaskInterface.register(PACKED, sdpa_mask)
 
 
 class SceneReader(nn.Module):
-    """A `LlamaForCausalLM` that reads symbolic scenes: `[B, T]` logits need only the packed turns' places."""
+    """A `LlamaForCausalLM` that reads scenes, symbolic or seen: only the packed turns' places need logits."""
 
-    def __init__(self, llm: LlamaForCausalLM, scenes: SymbolicEmbedding) -> None:
+    def __init__(self, llm: LlamaForCausalLM, symbols: SymbolicEmbedding, pixels: PixelEmbedding) -> None:
         super().__init__()
         self.llm = llm
-        self.scenes = scenes
+        self.symbols = symbols
+        self.pixels = pixels
 
-    def forward(self, scenes: Scenes, grid: int, system: Tensor, packed: Packed, ordered: Tensor) -> Tensor:
-        """Return the logits `[M, V]` of the M places with a label, in row-major order."""
+    def look(self, scenes: Scenes, grid: int, ordered: Tensor) -> Tensor:
+        """Return symbolic scenes as input embeddings `[B, grid * grid, D]`; `ordered` as in `SymbolicEmbedding`."""
+        cells: Tensor = self.symbols(symbolise(scenes, grid), self.llm.get_input_embeddings().weight, ordered)
+        return cells
+
+    def forward(self, cells: Tensor, system: Tensor, packed: Packed) -> Tensor:
+        """Return the logits `[M, V]` of the M places with a label, in row-major order, after `cells` `[B, C, D]`."""
         words = self.llm.get_input_embeddings()
-        cells = self.scenes(symbolise(scenes, grid), words.weight, ordered)
-        prefix = words(system).expand(len(scenes), -1, -1)
+        prefix = words(system).expand(len(cells), -1, -1)
         precision = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else cells.dtype
         mask = torch.zeros(packed.mask.shape, dtype=precision).masked_fill_(~packed.mask, HIDDEN)
         hidden = self.llm.model(
             inputs_embeds=torch.cat([prefix, cells, words(packed.input_ids)], 1),
             attention_mask=mask,
-            prefix=len(system) + grid * grid,
+            prefix=len(system) + cells.shape[1],
             position_ids=packed.position_ids,
             use_cache=False,
         ).last_hidden_state
@@ -64,12 +70,13 @@ class SceneReader(nn.Module):
         return self.llm.lm_head(text[packed.labels != IGNORED]).float()
 
 
-def new_reader(tokenizer: PreTrainedTokenizerBase, dims: LlmDims, layers: int) -> SceneReader:
-    """Return a freshly initialised reader with `layers` decoder layers."""
+def new_reader(tokenizer: PreTrainedTokenizerBase, dims: LlmDims, layers: int, channels: int) -> SceneReader:
+    """Return a freshly initialised reader with `layers` decoder layers, for a tower with `channels` channels."""
     config = llm_config(len(tokenizer), dims, pad=tokenizer.pad_token_id)
     config.num_hidden_layers = layers
     config._attn_implementation = PACKED
-    return SceneReader(LlamaForCausalLM(config), SymbolicEmbedding(tokenizer, dims.hidden))
+    llm, symbols = LlamaForCausalLM(config), SymbolicEmbedding(tokenizer, dims.hidden)
+    return SceneReader(llm, symbols, PixelEmbedding(channels, dims.hidden))
 
 
 def grow(reader: SceneReader, layers: int) -> None:
@@ -96,7 +103,7 @@ def grow(reader: SceneReader, layers: int) -> None:
 
 
 class Optimizer:
-    """Muon for the matrices of the decoder layers, AdamW for embeddings, norms and codes, under one schedule.
+    """Muon for the matrices of the decoder layers, AdamW for embeddings, norms and inputs, under one schedule.
 
     Muon is what makes lookup emerge early: measured at 4 layers, colours and shapes are read after 125 steps of 8
     scenes; with AdamW alone they were not after 450 steps of 16.
@@ -104,18 +111,19 @@ class Optimizer:
 
     def __init__(self, reader: SceneReader, weight_decay: float) -> None:
         matrices = [p for p in reader.llm.model.layers.parameters() if p.ndim == 2]
-        known = {id(p) for p in (*matrices, *reader.scenes.parameters())}
+        inputs = [*reader.symbols.parameters(), *reader.pixels.parameters()]
+        known = {id(p) for p in (*matrices, *inputs)}
         others = [p for p in reader.parameters() if id(p) not in known]
         settings: dict[str, Any] = {"lr": 1.0, "weight_decay": weight_decay, "betas": (0.9, 0.98)}
         self.parts: tuple[torch.optim.Optimizer, ...] = (
             torch.optim.Muon(matrices, lr=1.0, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
             torch.optim.AdamW(others, **settings),
-            torch.optim.AdamW(reader.scenes.parameters(), **settings),
+            torch.optim.AdamW(inputs, **settings),
         )
 
-    def step(self, learning_rate: float, code_rate: float) -> None:
+    def step(self, learning_rate: float, input_rate: float) -> None:
         """Update all parameters and drop their gradients."""
-        for part, scale in zip(self.parts, (1.0, 1.0, code_rate), strict=True):
+        for part, scale in zip(self.parts, (1.0, 1.0, input_rate), strict=True):
             for group in part.param_groups:
                 group["lr"] = learning_rate * scale
             part.step()

@@ -1,7 +1,7 @@
 """Pretraining of the mini vision tower, in the two steps that give a small model both sharp eyes and a CLIP-like top.
 
-A. *Dense*: the lower layers name what each patch shows, first on crops packed with digits and objects (a quarter of the
-   tokens, so a fraction of the price), then on whole packed images.
+A. *Dense*: the lower layers name what each patch shows and where it lies, first on crops packed with digits and
+   objects (a quarter of the tokens, so a fraction of the price), then on whole packed images.
 B. *Contrastive*: all layers match whole scenes with coarse captions (CLIP, Radford et al. 2021), while a light dense
    loss keeps the middle layer.
 
@@ -32,7 +32,7 @@ from visiontokens.models.tiny import MINI_TOWER, TowerDims, image_processor
 from visiontokens.provenance import read_json, sha256_file, stamp, write_json
 from visiontokens.train.backbones.crops import SIDE, sample_crops
 from visiontokens.train.backbones.probe import Probe, probe_tower, write_probes
-from visiontokens.train.backbones.vision import CaptionHead, PatchHead, build_tower, hidden_states
+from visiontokens.train.backbones.vision import CaptionHead, PatchHead, build_tower, hidden_states, patch_places
 
 _LOG_EVERY = 50  # steps
 _WARMUP = 40  # steps
@@ -150,7 +150,8 @@ def _dense_phase(run: _Run, phase: str, side: int) -> None:
         row, column = rng.integers(0, free, 2).tolist()
         with autocast(plan.precision):
             state = hidden_states(run.tower, run.pixels(images), (row, column), plan.dense_layers)[-1]
-            loss, right = run.head(state[:, 1:], torch.from_numpy(labels).flatten(2).long())
+            places = patch_places(run.dims.grid, (row, column), *labels.shape[2:])
+            loss, right = run.head(state[:, 1:], torch.from_numpy(labels).flatten(2).long(), places)
         optimizer.step(loss)
         run.note(phase, step, loss.item(), right, progress)
 
@@ -169,6 +170,7 @@ def _contrastive_phase(run: _Run) -> None:
     """Match whole scenes with coarse captions through all layers, keeping the middle layer dense (phase B)."""
     plan = run.plan
     captions = CaptionHead(run.dims.hidden)
+    places = patch_places(run.dims.grid, (0, 0), run.dims.grid, run.dims.grid)
     optimizer = _Optimizer([run.tower, run.head, captions], max(1, plan.contrastive_steps), plan.contrastive_rate)
     progress = Progress(_logger, "contrastive", plan.contrastive_steps, every=30)
     for step in range(1, plan.contrastive_steps + 1):
@@ -176,7 +178,7 @@ def _contrastive_phase(run: _Run) -> None:
         labels = torch.from_numpy(patch_labels(scenes)).flatten(2).long()
         with autocast(plan.precision):
             states = hidden_states(run.tower, run.pixels(render(scenes)))
-            dense, _ = run.head(states[plan.dense_layers][:, 1:], labels)
+            dense, _ = run.head(states[plan.dense_layers][:, 1:], labels, places)
             pooled = run.tower.post_layernorm(states[-1][:, 0])
         contrast, right = captions(pooled, scenes)
         optimizer.step(contrast + plan.dense_weight * dense)

@@ -19,6 +19,7 @@ from visiontokens.models.tiny import MINI_TOWER, TowerDims, tower_config
 CLASSES = tuple(1 + n for n in (len(COLORS), len(SHAPES), len(SIZES), len(TEXTURES), 10))  # 0 = none
 _BACKGROUND_WEIGHT = 0.15  # of a patch that shows nothing
 _CHANNEL_WEIGHTS = (0.5, 0.5, 0.5, 0.5, 2.0)  # digits are by far the hardest
+_PLACE_WEIGHT = 3.0  # of the squared error of a patch's place, in half images
 _POSITION_SCALE = 0.7
 _FASTEST, _SLOWEST = 1.6, 1 / 30  # radians per patch: the position codes' frequencies
 _RING = ((0, 1), (0, -1), (1, 0), (-1, 0))  # (row, column) offsets of a patch's neighbours
@@ -124,24 +125,46 @@ def hidden_states(
 
 
 class PatchHead(nn.Module):
-    """Says of every patch what it shows (colour, shape, size, texture, digit)."""
+    """Says of every patch what it shows (colour, shape, size, texture, digit) and where it lies.
+
+    Without the place the layers write over the position codes where there is something to see: measured, a linear map
+    from an object's patches then explains a fifth of the variance of their place, against nine tenths at the input.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, sum(CLASSES))
+        self.norm, self.out, self.place = nn.LayerNorm(width), nn.Linear(width, sum(CLASSES)), nn.Linear(width, 2)
 
-    def forward(self, states: Tensor, labels: Tensor) -> tuple[Tensor, float]:
-        """Return the loss of states `[B, N, C]` against labels `[B, 5, N]`, and the share of digit patches it gets."""
-        logits = self.out(self.norm(states)).float().split(CLASSES, dim=-1)
+    def forward(self, states: Tensor, labels: Tensor, places: Tensor) -> tuple[Tensor, float]:
+        """Return the loss of states `[B, N, C]`, and the share of digit patches that it gets.
+
+        `labels` `[B, 5, N]` are those of `render.patch_labels`, `places` `[N, 2]` those of `patch_places`.
+        """
+        normed = self.norm(states)
+        logits = self.out(normed).float().split(CLASSES, dim=-1)
         loss = logits[0].new_zeros(())
         for k, scores in enumerate(logits):
             target = labels[:, k].flatten()
-            weight = torch.where(target > 0, 1.0, _BACKGROUND_WEIGHT)
             each = F.cross_entropy(scores.flatten(0, 1), target, reduction="none")
-            loss = loss + _CHANNEL_WEIGHTS[k] * (each * weight).sum() / weight.sum()
+            loss = loss + _CHANNEL_WEIGHTS[k] * _weighted(each, target > 0)
+        off = (self.place(normed).float() - places).square().sum(-1)
+        loss = loss + _PLACE_WEIGHT * _weighted(off.flatten(), (labels > 0).any(1).flatten())
         digits = labels[:, 4] > 0
         right = (logits[4].argmax(-1) == labels[:, 4])[digits]
         return loss, float(right.float().mean()) if len(right) else math.nan
+
+
+def _weighted(each: Tensor, shown: Tensor) -> Tensor:
+    """Return the mean over patches, those that show nothing counting less."""
+    weight = torch.where(shown, 1.0, _BACKGROUND_WEIGHT)
+    return (each * weight).sum() / weight.sum()
+
+
+def patch_places(grid: int, corner: tuple[int, int], height: int, width: int) -> Tensor:
+    """Return the places `[height * width, 2]` of a window's patches: row and column, -1..1 over the image."""
+    rows = corner[0] + torch.arange(height)
+    columns = corner[1] + torch.arange(width)
+    return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1).flatten(0, 1).add(0.5) * 2 / grid - 1
 
 
 class CaptionHead(nn.Module):
