@@ -111,7 +111,13 @@ def _training(root: Path, name: str, seed: int, rng: np.random.Generator) -> Non
         rows = [{"step": i + 1, "loss": float(loss), "lr": 1e-3, "tokens": 100} for i, loss in enumerate(losses)]
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        record = {"steps": steps, "loss_last": rows[-1]["loss"], "wall_seconds": 90.0 + steps, "run": {"stage": stage}}
+        record = {
+            "steps": steps,
+            "epochs": 1.0,
+            "loss_last": rows[-1]["loss"],
+            "wall_seconds": 90.0 + steps,
+            "run": {"stage": stage},
+        }
         write_json(folder / "record.json", record)
 
 

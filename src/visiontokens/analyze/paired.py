@@ -24,11 +24,9 @@ def against(results: Path, baseline: str, experiments: Sequence[str], *, resampl
     Raises:
         ValueError: the two hold different questions.
     """
+    theirs = {benchmark: _by_seed(results, baseline, benchmark) for benchmark in SCORERS}
     lines = [
-        line
-        for name in experiments
-        if name != baseline
-        for line in _adjusted(_lines(results, baseline, name, resamples))
+        line for name in experiments if name != baseline for line in _adjusted(_lines(results, name, theirs, resamples))
     ]
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
@@ -40,13 +38,15 @@ def _adjusted(lines: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def _lines(results: Path, baseline: str, name: str, resamples: int) -> Iterator[dict[str, Any]]:
+def _lines(
+    results: Path, name: str, theirs: dict[str, dict[int, list[Record]]], resamples: int
+) -> Iterator[dict[str, Any]]:
     for benchmark, scorer in SCORERS.items():
-        ours, theirs = (_by_seed(results, experiment, benchmark) for experiment in (name, baseline))
-        seeds = sorted(set(ours) & set(theirs))
+        ours = _by_seed(results, name, benchmark)
+        seeds = sorted(set(ours) & set(theirs[benchmark]))
         if not seeds:
             continue
-        first, second = ([row for seed in seeds for row in rows[seed]] for rows in (ours, theirs))
+        first, second = ([row for seed in seeds for row in rows[seed]] for rows in (ours, theirs[benchmark]))
         found = compare(first, second, scorer.statistic, resamples=resamples)
         yield {
             "experiment": name,

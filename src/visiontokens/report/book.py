@@ -145,9 +145,7 @@ class Book:
     def _tuning(self, experiment: str) -> tuple[int, float]:
         """Return optimizer steps and epochs of the tune stage; before it was trained, round numbers of one epoch."""
         mine = self.records[(self.records["experiment"] == experiment) & (self.records["stage"] == "tune")]
-        if not len(mine) or "steps" not in mine:
-            return 10_000, 1.0
-        return int(mine["steps"].iloc[0]), float(mine["epochs"].iloc[0]) if "epochs" in mine else 1.0
+        return (int(mine["steps"].iloc[0]), float(mine["epochs"].iloc[0])) if len(mine) else (10_000, 1.0)
 
     def training_seconds(self, experiment: str, stage: str = "tune") -> float:
         """Return the wall time of one training stage, mean over seeds; NaN if it was not trained."""

@@ -8,8 +8,9 @@ from pathlib import Path
 from visiontokens.config import Config
 from visiontokens.provenance import atomic_write, read_json
 from visiontokens.report.book import Book
+from visiontokens.report.comparisons import paired
 from visiontokens.report.convergence import convergence
-from visiontokens.report.summaries import summary
+from visiontokens.report.summaries import orderings, summary
 from visiontokens.report.write import markdown
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -48,6 +49,11 @@ def _block(config: Config, figures: Path) -> str:
         f"**Convergence gate** (validation split): {gate}",
         markdown(summary(book)).strip(),
         _image("Average score against vision tokens, FLOPs and measured prefill time", figures / "pareto.png"),
+        "**Do the rows stand in the papers' order?**",
+        markdown(orderings(book)).strip(),
+        "<details><summary>Differences to the baseline, question by question</summary>",
+        markdown(paired(book, config.results_dir)).strip(),
+        "</details>",
         "<details><summary>What is asked</summary>",
         _image("Samples of the nine benchmarks of the mini world", figures / "contact_sheet.png"),
         "</details>",

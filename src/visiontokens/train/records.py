@@ -111,7 +111,7 @@ def final_record(
         "data_hash": identity.get("data_hash", ""),
         "parameters": dict(parameters),
         "steps": len(log),
-        "epochs": identity.get("settings", {}).get("epochs", 1.0),
+        "epochs": identity["settings"]["epochs"],
         "loss_first": losses[0],
         "loss_last": losses[-1],
         "loss_last_tenth": sum(tail) / len(tail),
