@@ -70,6 +70,6 @@ MINI_PLAN = Plan(
         Phase(
             200, 1e-4, (12,), layers=8, turns=16, captioned=0.5, input_rate=30.0, pixels=True, batch_size=8, mix=SEEN
         ),
-        Phase(1400, 7e-4, (12, 24), layers=8, turns=24, captioned=0.5, pixels=True, batch_size=8, mix=SEEN),
+        Phase(1000, 7e-4, (12, 24), layers=8, turns=24, captioned=0.5, pixels=True, batch_size=8, mix=SEEN),
     )
 )
