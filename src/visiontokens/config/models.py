@@ -29,9 +29,9 @@ class WorldConfig(Section):
     """Root of every random stream of the world."""
     pretrain: Size = 1600
     """Caption records (one image each) of the alignment stage."""
-    instruct: Size = 3200
+    instruct: Size = 2000
     """Instruction records with an image (one image each)."""
-    text_only: Count = 320
+    text_only: Count = 200
     """Instruction records without an image."""
     validation_images: Size = 400
     """Held-out images on which every choice is made."""
@@ -162,7 +162,7 @@ class AlignConfig(TrainStageConfig):
     """Folder the records' `image` entries are relative to, relative to the data folder."""
     image_set: str = "pretrain"
     """Set in `images.tsv` whose cached features hold these images."""
-    epochs: float = Field(default=3.0, gt=0)
+    epochs: float = Field(default=2.0, gt=0)
     """Passes over the samples."""
     learning_rate: float = Field(default=2e-3, gt=0)
     """Peak of the cosine schedule."""
