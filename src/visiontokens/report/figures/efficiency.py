@@ -65,7 +65,7 @@ def _panel(axis: Axes, points: pd.DataFrame, column: str) -> None:
         )  # fmt: skip
     if points[column].max() > 3 * points[column].min() > 0:
         axis.set_xscale("log")
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5)))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.xaxis.set_minor_formatter(NullFormatter())
     axis.margins(x=0.12, y=0.12)
