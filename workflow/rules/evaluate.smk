@@ -51,7 +51,7 @@ rule validate:
         "<results>/validation/{experiment}/seed{seed}.json",
     log:
         "<logs>/validate/{experiment}.seed{seed}.log",
-    priority: 30
+    priority: 45
     conda:
         ENVIRONMENT
     threads: SETTINGS.threads
