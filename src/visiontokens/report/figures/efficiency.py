@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
@@ -17,6 +18,7 @@ from visiontokens.report.book import AVERAGE, Book
 from visiontokens.report.style import method_style, new_figure, not_run
 
 LABEL_SIZE = 7
+MAX_NAMES = 8  # more points than this carry numbers, with a key below: names would cover each other
 
 
 def front(cost: Sequence[float], score: Sequence[float]) -> list[int]:
@@ -41,15 +43,32 @@ def pareto(points: pd.DataFrame, costs: Sequence[tuple[str, str]], score: str = 
     usable = points.dropna(subset=["score", *(column for column, _ in costs)])
     if usable.empty:
         return not_run(new_figure(height=2.6), "Accuracy against cost")
-    figure = new_figure(width=7.2, height=0.4 + 3.4 * len(costs))
+    names, keyed = usable["label"].tolist(), len(usable) > MAX_NAMES
+    rows = -(-len(names) // 3) if keyed else 0
+    figure = new_figure(width=7.2, height=0.4 + 3.4 * len(costs) + 0.16 * rows)
     for axis, (column, title) in zip(figure.subplots(len(costs), 1, squeeze=False)[:, 0], costs, strict=True):
         _panel(axis, usable, column)
         axis.set_xlabel(title)
         axis.set_ylabel(score)
+    if keyed:
+        labelled = zip(usable["experiment"], names, strict=True)
+        handles = [_mark(name, f"{number}  {label}") for number, (name, label) in enumerate(labelled, 1)]
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=LABEL_SIZE)
     figure.draw_without_rendering()
+    texts = [str(i) for i in range(1, len(names) + 1)] if keyed else names
     for axis, (column, _) in zip(figure.axes, costs, strict=True):
-        place_labels(axis, usable[column].tolist(), usable["score"].tolist(), usable["label"].tolist())
+        place_labels(axis, usable[column].tolist(), usable["score"].tolist(), texts)
     return figure
+
+
+def _mark(experiment: str, label: str = "") -> Line2D:
+    """Return the mark of an experiment: hollow where its method is used at test time only."""
+    style = method_style(experiment)
+    face = "white" if experiment.endswith("-test") else style.color
+    return Line2D(
+        [], [], color=style.color, marker=style.marker, markersize=7, markerfacecolor=face, markeredgewidth=1.3,
+        linestyle="", label=label,
+    )  # fmt: skip
 
 
 def _panel(axis: Axes, points: pd.DataFrame, column: str) -> None:
@@ -57,11 +76,10 @@ def _panel(axis: Axes, points: pd.DataFrame, column: str) -> None:
     line = points.iloc[best]
     axis.step(line[column], line["score"], where="post", color="#555555", linewidth=1, zorder=1)
     for _, point in points.iterrows():
-        style = method_style(point["experiment"])
-        hollow = str(point["experiment"]).endswith("-test")
+        mark = _mark(str(point["experiment"]))
         axis.errorbar(
-            point[column], point["score"], point["noise"], color=style.color, marker=style.marker, markersize=7,
-            markerfacecolor="white" if hollow else style.color, markeredgewidth=1.3, elinewidth=0.8, zorder=3,
+            point[column], point["score"], point["noise"], color=mark.get_color(), marker=mark.get_marker(),
+            markersize=7, markerfacecolor=mark.get_markerfacecolor(), markeredgewidth=1.3, elinewidth=0.8, zorder=3,
         )  # fmt: skip
     if points[column].max() > 3 * points[column].min() > 0:
         axis.set_xscale("log")
