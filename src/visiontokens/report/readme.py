@@ -49,7 +49,7 @@ def _block(config: Config, figures: Path) -> str:
         f"**Convergence gate** (validation split): {gate}",
         markdown(summary(book)).strip(),
         _image("Average score against vision tokens, FLOPs and measured prefill time", figures / "pareto.png"),
-        "**Do the rows stand in the papers' order?**",
+        "**The papers' orders and ours**",
         markdown(orderings(book)).strip(),
         "<details><summary>Differences to the baseline, question by question</summary>",
         markdown(paired(book, config.results_dir)).strip(),
