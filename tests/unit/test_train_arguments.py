@@ -18,7 +18,7 @@ def test_shipped_configurations_leave_sizes_to_the_settings(request, stage):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"zero_optimization": {}}, "zero_optimization.stage': expected 0, 1, 2 or 3, found None"),
+        ({"zero_optimization": {}}, "zero_optimization.stage': expected 1, 2 or 3, found None"),
         ({"optimizer": {"type": "Adam"}}, "'optimizer': expected none"),
         ({"train_batch_size": 7}, "'train_batch_size': expected 'auto'"),
     ],

@@ -29,8 +29,8 @@ def deepspeed_config(path: Path | None) -> dict[str, Any] | None:
         return None
     config = read_json(path)
     stage = config.get("zero_optimization", {}).get("stage") if isinstance(config, dict) else None
-    if stage not in (0, 1, 2, 3):
-        raise ValueError(f"{path}: key 'zero_optimization.stage': expected 0, 1, 2 or 3, found {stage!r}")
+    if stage not in (1, 2, 3):
+        raise ValueError(f"{path}: key 'zero_optimization.stage': expected 1, 2 or 3, found {stage!r}")
     for key in ("optimizer", "scheduler"):
         if key in config:
             raise ValueError(f"{path}: key {key!r}: expected none (both come from the settings of the stage)")

@@ -47,13 +47,15 @@ def put_trained_weights(model: nn.Module, saved: Weights, where: str) -> None:
 def gather_trained_weights(model: nn.Module, *, keep: bool) -> Weights:
     """Put the weights together that DeepSpeed keeps in shares (ZeRO-2 the fp32 originals, ZeRO-3 everything).
 
-    One tensor at a time, so that a device never holds more than its share and one tensor. Every process must call it.
+    One tensor at a time, so that a device never holds more than its share and one tensor. Every process must call it;
+    afterwards transformers loads models in the ordinary way again.
 
     Args:
         model: below a DeepSpeed engine.
         keep: return them (on the CPU, fp32); the other processes only take part.
     """
     from deepspeed.utils import safe_get_full_fp32_param
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     whole: Weights = {}
     for name, parameter in model.named_parameters():
@@ -61,6 +63,7 @@ def gather_trained_weights(model: nn.Module, *, keep: bool) -> Weights:
             value = safe_get_full_fp32_param(parameter)
             if keep:
                 whole[name] = value.detach().float().cpu().clone()
+    unset_hf_deepspeed_config()
     return whole
 
 
