@@ -157,6 +157,10 @@ class Lab:
         found = [job for job, (state, note) in self.jobs().items() if state == "RUNNING" and f"rule_{rule}" in note]
         return found[0] if found else None
 
+    def ended(self, job: str) -> bool:
+        """Tell whether a job is over (`SIGNALING` and `COMPLETING` are states of a job whose processes live)."""
+        return self.jobs().get(job, ("GONE", ""))[0] not in {"RUNNING", "SIGNALING", "COMPLETING"}
+
     def _write_settings(self) -> None:
         etc, user = self.folder / "etc", subprocess.check_output(["id", "-un"], text=True).strip()
         key = etc / "munge.key"

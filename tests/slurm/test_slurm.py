@@ -85,7 +85,7 @@ def accidents(lab: Lab, clone: Clone) -> Iterator[str]:
     second = lab.job_of("tune")
     assert second, "tune did not outlive the node's daemon, or was over too soon"
     lab.call("scancel", "--signal=TERM", second)  # what --signal sends ahead of a time limit
-    wait_for("end of the stopped job", lambda: lab.jobs().get(second, ("GONE", ""))[0] != "RUNNING", 120)
+    wait_for("end of the stopped job", lambda: lab.ended(second), 120)
     yield "tune stopped ahead of its time limit"
     wait_for("second attempt of tune", lambda: lab.job_of("tune") not in (None, second), 300)
     third = lab.job_of("tune")
