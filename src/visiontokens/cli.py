@@ -19,18 +19,27 @@ QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 """Environment of every verb unless set otherwise: logs hold our lines, not bars of loaded weights."""
 
 
+STOPPED = 75
+"""Exit code of a run that stopped on request with a checkpoint (`EX_TEMPFAIL`: try again)."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; return 0, or 2 after an error in what the user gave (printed as one line)."""
+    """Run one verb; return 0, 2 after an error in what the user gave (printed as one line), or `STOPPED`.
+
+    Of several processes only the first one speaks, but for warnings.
+    """
     args = build_parser().parse_args(argv)
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    first = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(level=logging.INFO if first else logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
         args.verb(args)
     except (ValueError, FileNotFoundError) as err:
         if args.traceback:
             raise
-        print(f"visiontokens {args.name}: {' '.join(str(err).splitlines())}", file=sys.stderr)
+        if first:
+            print(f"visiontokens {args.name}: {' '.join(str(err).splitlines())}", file=sys.stderr)
         return 2
     return 0
 
@@ -187,10 +196,15 @@ def _features(args: argparse.Namespace) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     from visiontokens.config import load_config
+    from visiontokens.train.processes import Stopped
     from visiontokens.train.trainer import train_stage
 
     config = load_config(args.config)
-    train_stage(config, args.experiment, args.seed, args.stage, run_dir=args.run_dir, out=args.out, init=args.init)
+    try:
+        train_stage(config, args.experiment, args.seed, args.stage, run_dir=args.run_dir, out=args.out, init=args.init)
+    except Stopped as stopped:
+        logging.getLogger(__name__).info("%s", stopped)
+        sys.exit(STOPPED)
 
 
 def _predict(args: argparse.Namespace) -> None:

@@ -11,10 +11,10 @@ from tiny_training import COLORS, config_of, make_features, make_world
 
 from visiontokens.models.build import load_model
 from visiontokens.provenance import read_json
-from visiontokens.train.loop import parameter_groups
 from visiontokens.train.records import ResumeError, claim, newest_checkpoint, read_log, trim_log
 from visiontokens.train.stages import CountedSchedule, freeze_for, load_schedule, official_stage
 from visiontokens.train.trainer import staged_method, train_stage
+from visiontokens.train.weights import parameter_groups
 
 torch.set_num_threads(1)
 

@@ -36,7 +36,7 @@ DOCS = sorted(
     for path in ROOT.glob(pattern)
 )
 PACKAGE = ROOT / "src/visiontokens"
-GENERATED = ("results/", "data/world", "data/official", "docs/api", ".venv")
+GENERATED = ("results/", "data/world", "data/official", "docs/api", ".venv", ".snakemake")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FILE_BLOCK = re.compile(r"`([\w./-]+)`[^`]*?:\n\n```\w+\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -69,7 +69,7 @@ def rows_for(table: str) -> list[str]:
 
 def test_every_document_is_looked_at() -> None:
     wanted = {"README.md", "ARTIFACT.md", "notebooks/README.md", "results/README.md"}
-    wanted |= {f"docs/{name}.md" for name in ("design", "reproduce", "extend", "data", "log")}
+    wanted |= {f"docs/{name}.md" for name in ("design", "reproduce", "slurm", "extend", "data", "log")}
     assert wanted <= set(DOCS)
 
 

@@ -22,6 +22,7 @@ STREET = [
     ("analyze",),
     ("report",),
     ("cli",),
+    ("__main__",),
 ]
 PLACE = {part: place for place, parts in enumerate(STREET) for part in parts}
 MODULES = sorted(path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".") for path in ROOT.rglob("*.py"))

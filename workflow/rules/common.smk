@@ -138,6 +138,20 @@ def longest_first(wildcards):
     return 70 if EXPERIMENTS[wildcards.experiment].train_method == "none" else 60
 
 
+def gpus(most):
+    """Return a job's GPU request: none where the settings ask for none, so that nothing waits for a GPU locally."""
+    return min(most, SETTINGS.gpus)
+
+
+# SIGTERM ahead of a time limit reaches every process of a job; shell and tee must outlive the training, which answers
+# it with a checkpoint. Several GPUs are one process each, below torchrun, which passes the signal on and waits.
+TRAIN = (
+    "trap '' TERM; start=visiontokens; if [ {resources.gpu} -gt 1 ]; then"
+    ' start="torchrun --standalone --nproc-per-node {resources.gpu} --shutdown-timeout 270 -m visiontokens"; fi;'
+    " $start train"
+)
+
+
 def announce():
     """Print the summary table and where to look next."""
     summary, page = Path(RESULTS, "paper/summary.txt"), Path(RESULTS, "paper/index.html")

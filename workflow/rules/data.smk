@@ -36,6 +36,8 @@ rule features:
     conda:
         ENVIRONMENT
     threads: SETTINGS.threads
+    resources:
+        gpu=gpus(1),
     params:
         settings=section("features"),
         code=code("data.featurize"),

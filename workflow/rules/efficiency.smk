@@ -16,6 +16,7 @@ rule measure:
     threads: workflow.cores  # alone on the machine: these are timings
     resources:
         mem_mb=3000,
+        gpu=gpus(1),
     params:
         settings=section("efficiency"),
         code=code(

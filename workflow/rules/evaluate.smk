@@ -24,6 +24,7 @@ rule predict:
     threads: SETTINGS.threads
     resources:
         mem_mb=3000,
+        gpu=gpus(1),
     params:
         settings=section(
             "evaluate",
@@ -57,6 +58,7 @@ rule validate:
     threads: SETTINGS.threads
     resources:
         mem_mb=3000,
+        gpu=gpus(1),
     params:
         settings=section("evaluate", "batch_size", "max_new_tokens", "precision"),
         code=test_code("evaluate.validate"),

@@ -23,6 +23,7 @@ rule probe:
     threads: SETTINGS.threads
     resources:
         mem_mb=3000,
+        gpu=gpus(1),
     params:
         settings=section("redundancy"),
         evaluate=section("evaluate", "batch_size", "max_new_tokens", "precision"),

@@ -28,13 +28,14 @@ rule align:
     threads: SETTINGS.threads
     resources:
         mem_mb=6000,
+        gpu=gpus(SETTINGS.gpus),
     params:
         seed=SETTINGS.seed,
         settings=section("train")["align"],
         code=train_code,
         run=f"{RESULTS}/runs/{{experiment}}/seed{{seed}}/align",
     shell:
-        "visiontokens train --config {input.config} --experiment {wildcards.experiment} --seed {wildcards.seed}"
+        TRAIN + " --config {input.config} --experiment {wildcards.experiment} --seed {wildcards.seed}"
         " --stage align --run-dir {params.run} --out $(dirname {output.weights}) 2>&1 | tee {log} >&2"
 
 
@@ -63,13 +64,14 @@ rule tune:
     threads: SETTINGS.threads
     resources:
         mem_mb=6000,
+        gpu=gpus(SETTINGS.gpus),
     params:
         seed=SETTINGS.seed,
         settings=section("train")["tune"],
         code=train_code,
         run=f"{RESULTS}/runs/{{experiment}}/seed{{seed}}/tune",
     shell:
-        "visiontokens train --config {input.config} --experiment {wildcards.experiment} --seed {wildcards.seed}"
+        TRAIN + " --config {input.config} --experiment {wildcards.experiment} --seed {wildcards.seed}"
         " --stage tune --run-dir {params.run} --init $(dirname {input.init}) --out $(dirname {output.weights})"
         " 2>&1 | tee {log} >&2"
 

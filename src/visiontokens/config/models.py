@@ -130,7 +130,7 @@ class TrainStageConfig(Section):
     batch_size: Size = 16
     """Samples per optimizer step."""
     micro_batch_size: Size = 8
-    """Samples per forward pass; gradients accumulate up to `batch_size`."""
+    """Samples per forward pass and process; gradients accumulate up to `batch_size` over all processes."""
     learning_rate: float = Field(default=1.5e-3, gt=0)
     """Peak of the cosine schedule."""
     connector_learning_rate: float | None = Field(default=None, gt=0)
@@ -149,6 +149,9 @@ class TrainStageConfig(Section):
     """`auto` = bf16 autocast where the device computes it natively."""
     save_every: Count = 100
     """Optimizer steps between rolling checkpoints; 0 = none."""
+    deepspeed: Path | None = None
+    """DeepSpeed configuration (`config/deepspeed`), for models that one device does not hold; null = plain data
+    parallelism."""
     template: Literal["plain", "v1"] = "v1"
     """Prompt template of LLaVA-1.5."""
 
@@ -270,6 +273,9 @@ class Config(Section):
     """Data folder, if not `data/world/<scale>`."""
     threads: Size = 1
     """Threads of one training or prediction job."""
+    gpus: Count = 0
+    """GPUs that a training job asks for, one process each (other model jobs ask for one); 0 = none is asked for and one
+    process uses what is there."""
     world: WorldConfig | None = WorldConfig()
     """The generated world; null where the data are the official files."""
     backbones: BackbonesConfig = BackbonesConfig()

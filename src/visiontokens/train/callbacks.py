@@ -15,6 +15,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from visiontokens.compress.schedule import Stage
 from visiontokens.data.progress import Progress
 from visiontokens.provenance import write_json
+from visiontokens.train.processes import StopRequest, total, wait_for_all
 from visiontokens.train.records import MARK
 from visiontokens.train.stages import CountedSchedule
 
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Meter:
-    """What the trainer measured since the last optimizer step."""
+    """What this process's trainer measured since the last optimizer step (`loss` is times the processes)."""
 
     loss: float = 0.0
     tokens: int = 0
@@ -61,10 +62,24 @@ class StageSwitch:
 
 
 class StepLog(TrainerCallback):
-    """Appends one line to `log.jsonl` after every optimizer step and logs progress every few seconds."""
+    """Sums up what all processes did in an optimizer step; the first one logs it, and all stop if one was asked to.
 
-    def __init__(self, path: Path, meter: Meter, label: str, every: float = 5.0) -> None:
+    One line goes to `log.jsonl` after every step, and progress to the log every few seconds.
+
+    Args:
+        path: the `log.jsonl`.
+        meter: of this process.
+        label: begins every progress line.
+        request: noted signals of this process.
+        first: whether this process writes.
+        every: seconds between progress lines.
+    """
+
+    def __init__(
+        self, path: Path, meter: Meter, label: str, request: StopRequest, *, first: bool = True, every: float = 5.0
+    ) -> None:
         self._path, self._meter, self._label, self._every = path, meter, label, every
+        self._request, self._first = request, first
         self._progress: Progress | None = None
         self._wall = self._cpu = 0.0
         self._lr = 0.0
@@ -73,7 +88,8 @@ class StepLog(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start the clocks."""
-        self._progress = Progress(log, self._label, state.max_steps, state.global_step, self._every)
+        if self._first:
+            self._progress = Progress(log, self._label, state.max_steps, state.global_step, self._every)
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
     def on_step_begin(
@@ -83,22 +99,30 @@ class StepLog(TrainerCallback):
         self._lr = float(kwargs["optimizer"].param_groups[0]["lr"])
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Write the line of the step just done."""
+        """Write the line of the step just done, and end with a checkpoint if any process was asked to."""
         wall, cpu = time.perf_counter(), time.process_time()
+        mine = [self._meter.loss, self._meter.tokens, cpu - self._cpu, self._request.asked]
+        loss, tokens, cpu_seconds, asked = total(mine, args.device)
+        if asked:
+            control.should_save = control.should_training_stop = True
+        if self._first:
+            self._write(state.global_step, loss / args.world_size, int(tokens), wall - self._wall, cpu_seconds)
+        self._wall, self._cpu = wall, cpu
+        self._meter.reset()
+
+    def _write(self, step: int, loss: float, tokens: int, seconds: float, cpu_seconds: float) -> None:
         stage = self._meter.stage
         compressed = stage is not None and stage.stride > 1
         row = {
-            "step": state.global_step,
-            "loss": self._meter.loss,
+            "step": step,
+            "loss": loss,
             "lr": self._lr,
-            "tokens": self._meter.tokens,
-            "seconds": round(wall - self._wall, 4),
-            "cpu_seconds": round(cpu - self._cpu, 4),
+            "tokens": tokens,
+            "seconds": round(seconds, 4),
+            "cpu_seconds": round(cpu_seconds, 4),
             "stage_layer": str(stage.layer) if compressed and stage is not None else None,
             "stage_stride": stage.stride if compressed and stage is not None else None,
         }
-        self._wall, self._cpu = wall, cpu
-        self._meter.reset()
         with self._path.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(row) + "\n")
         if self._progress is not None:
@@ -107,10 +131,13 @@ class StepLog(TrainerCallback):
 
 
 class CheckpointMark(TrainerCallback):
-    """Marks a checkpoint as complete once all its files are written, and only then removes older ones."""
+    """Marks a checkpoint as complete once all processes' files are written, and only then removes older ones."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write the mark into the checkpoint of the current step."""
+        wait_for_all()
+        if not state.is_world_process_zero:
+            return
         newest = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         write_json(newest / MARK, {"step": state.global_step})
         for folder in newest.parent.glob("checkpoint-*"):

@@ -1,4 +1,4 @@
-"""The training loop: a thin subclass of the Hugging Face Trainer with exact resume."""
+"""The training loop: a thin subclass of the Hugging Face Trainer with exact resume, for one process or many."""
 
 from __future__ import annotations
 
@@ -10,15 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
 from visiontokens.data.precision import autocast
+from visiontokens.data.ranks import RankBatches, WithFillers
 from visiontokens.data.sampler import RunSampler
+from visiontokens.train.arguments import arguments
 from visiontokens.train.callbacks import CheckpointMark, Meter, StageSwitch, StepLog
+from visiontokens.train.processes import Processes, Stopped, StopRequest, disconnect, from_first, wait_for_all
 from visiontokens.train.records import newest_checkpoint, trim_log
+from visiontokens.train.weights import (
+    Weights,
+    gather_trained_weights,
+    load_trained_weights,
+    parameter_groups,
+    trained_weights,
+)
 
 log = logging.getLogger(__name__)
 WEIGHTS = "model.safetensors"
@@ -36,7 +46,7 @@ class StageTrainer(Trainer):
         model: nn.Module,
         args: TrainingArguments,
         *,
-        order: RunSampler,
+        batches: RankBatches,
         switch: StageSwitch,
         precision: str,
         connector_lr: float | None = None,
@@ -45,12 +55,19 @@ class StageTrainer(Trainer):
         super().__init__(model=model, args=args, **kwargs)
         self.connector_lr = connector_lr
         self.network = model
-        self.order, self.switch, self.precision = order, switch, precision
+        self.batches, self.switch, self.precision = batches, switch, precision
         self.meter = Meter()
         self.loss_is_scaled_for_ga = True
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return self.order
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Return this process's micro-batches; Accelerate would deal out others and repeat samples at the end."""
+        return DataLoader(
+            WithFillers(self.train_dataset),  # type: ignore[arg-type]
+            batch_sampler=self.batches,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Return AdamW over what trains; the compressor names its own parameter groups."""
@@ -72,7 +89,7 @@ class StageTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Return this micro-batch's share of the step's loss."""
+        """Return this micro-batch's share of the step's loss, times the processes (whose gradients are averaged)."""
         compressor = getattr(self.accelerator.unwrap_model(model), "compressor", None)
         variants = compressor.variants() if compressor is not None else [{}]
         losses = []
@@ -96,6 +113,11 @@ class StageTrainer(Trainer):
         meter.forwards += 1
         return loss
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the weights of a checkpoint, unless DeepSpeed writes them with the optimizer's state anyway."""
+        if not self.is_deepspeed_enabled and self.args.should_save:
+            self._save(output_dir)
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """Write the weights that train, under their own names (the frozen rest is in the start weights)."""
         folder = Path(output_dir or str(self.args.output_dir))
@@ -114,83 +136,6 @@ def target_weight(batch: dict[str, Tensor]) -> Tensor:
     return (batch["labels"][:, 1:] != -100).sum().float()
 
 
-def trained_weights(model: nn.Module, state: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """Return the parameters that train, by name (tied ones once), detached and contiguous."""
-    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    return {name: (state[name] if state else p).detach().contiguous() for name, p in named.items()}
-
-
-def load_trained_weights(model: nn.Module, path: Path) -> None:
-    """Copy saved weights into the model.
-
-    Raises:
-        ValueError: names or shapes differ from what the model trains.
-    """
-    saved, own = load_file(path), {name: p for name, p in model.named_parameters() if p.requires_grad}
-    wrong = sorted(saved.keys() ^ own.keys()) or [n for n in own if own[n].shape != saved[n].shape]
-    if wrong:
-        raise ValueError(
-            f"{path}: expected the {len(own)} weights that train, found {len(saved)}; differing: {wrong[:3]}"
-        )
-    with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(saved[name])
-
-
-def parameter_groups(
-    model: nn.Module, lr: float, weight_decay: float, connector_lr: float | None = None
-) -> list[dict[str, Any]]:
-    """Return optimizer groups: matrices with weight decay, vectors without, and the compressor's own.
-
-    Projector and compressor learn at `connector_lr`, if given.
-    """
-    connector_lr = lr if connector_lr is None else connector_lr
-    compressor = getattr(model, "compressor", None)
-    own = compressor.parameter_groups(connector_lr) if compressor is not None else []
-    taken = {id(p) for group in own for p in group["params"]}
-    rest = [(n, p) for n, p in model.named_parameters() if p.requires_grad and id(p) not in taken]
-    groups = []
-    for connects, rate in ((False, lr), (True, connector_lr)):
-        params = [p for name, p in rest if ("multi_modal_projector" in name) == connects]
-        groups += [
-            {"params": [p for p in params if p.ndim >= 2], "lr": rate, "weight_decay": weight_decay},
-            {"params": [p for p in params if p.ndim < 2], "lr": rate, "weight_decay": 0.0},
-        ]
-    return [group for group in groups if group["params"]] + [{"weight_decay": weight_decay, **group} for group in own]
-
-
-def arguments(settings: Any, folder: Path, seed: int, steps: int, *, device: str) -> TrainingArguments:
-    """Return the Trainer's arguments for stage settings (`TrainStageConfig`).
-
-    Raises:
-        ValueError: `batch_size` is not a multiple of `micro_batch_size`.
-    """
-    batch, micro = settings.batch_size, settings.micro_batch_size
-    if batch % micro:
-        raise ValueError(f"batch_size: expected a multiple of micro_batch_size {micro}, found {batch}")
-    return TrainingArguments(
-        output_dir=str(folder),
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=batch // micro,
-        max_steps=steps,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=math.ceil(settings.warmup_ratio * steps),
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        seed=seed,
-        use_cpu=device == "cpu",
-        save_strategy="steps" if settings.save_every else "no",
-        save_steps=settings.save_every or steps,
-        logging_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=device != "cpu",
-    )
-
-
 def fit(
     model: nn.Module,
     dataset: Any,
@@ -203,8 +148,11 @@ def fit(
     schedule: Any = None,
     device: str = "cpu",
     label: str = "train",
-) -> None:
-    """Train `model` in place; continue from the run folder's newest complete checkpoint if there is one.
+) -> Weights | None:
+    """Train `model`; continue from the run folder's newest complete checkpoint if there is one.
+
+    Below `torchrun`, every process calls it. The batches, and up to rounding the results, do not depend on their
+    number.
 
     Args:
         model: with `requires_grad` set for the stage.
@@ -217,34 +165,63 @@ def fit(
         schedule: a `CountedSchedule` or None.
         device: `cpu` or `cuda`.
         label: begins every progress line.
+
+    Returns:
+        None: the model is trained in place. Below DeepSpeed, which takes the model apart, the trained weights in fp32
+        by name instead (empty in all processes but the first).
+
+    Raises:
+        Stopped: a signal asked to stop; the work so far is in a checkpoint.
     """
+    processes = Processes.from_environment()
     order = RunSampler(lengths, settings.batch_size, seed, settings.epochs)
     steps = math.ceil(len(order) / settings.batch_size)
-    args = arguments(settings, run_dir / "checkpoints", seed, steps, device=device)
+    args = arguments(settings, run_dir / "checkpoints", seed, steps, device=device, processes=processes)
     compressor = getattr(model, "compressor", None)
-    switch = StageSwitch(compressor, schedule, args.gradient_accumulation_steps, settings.epochs)
     trainer = StageTrainer(
         model,
         args,
-        order=order,
-        switch=switch,
+        batches=RankBatches(
+            list(order),
+            lengths,
+            settings.batch_size,
+            settings.micro_batch_size,
+            processes=processes.count,
+            rank=processes.rank,
+        ),
+        switch=StageSwitch(compressor, schedule, args.gradient_accumulation_steps, settings.epochs),
         precision=settings.precision,
         connector_lr=settings.connector_learning_rate,
         train_dataset=dataset,
         data_collator=collator,
     )
+    _run(trainer, run_dir, label, processes)
+    whole = gather_trained_weights(model, keep=processes.first) if trainer.is_deepspeed_enabled else None
+    disconnect()
+    if schedule is not None:
+        model.compressor.set_stage(None)  # type: ignore[union-attr,operator]
+    return whole
+
+
+def _run(trainer: StageTrainer, run_dir: Path, label: str, processes: Processes) -> None:
+    """Train from the newest checkpoint to the end, or to a request to stop."""
     for unwanted in list(trainer.callback_handler.callbacks):
         if type(unwanted).__name__ in ("PrinterCallback", "ProgressCallback"):
             trainer.remove_callback(unwanted)
-    trainer.add_callback(StepLog(run_dir / "log.jsonl", trainer.meter, label))
+    request = StopRequest()
+    trainer.add_callback(StepLog(run_dir / "log.jsonl", trainer.meter, label, request, first=processes.first))
     trainer.add_callback(CheckpointMark())
-    start = newest_checkpoint(run_dir / "checkpoints")
-    trim_log(run_dir / "log.jsonl", int(start.name.rsplit("-", 1)[1]) if start else 0)
-    if start:
+    start = from_first(newest_checkpoint(run_dir / "checkpoints") if processes.first else None)
+    if processes.first:
+        trim_log(run_dir / "log.jsonl", int(start.name.rsplit("-", 1)[1]) if start else 0)
+    if start and processes.first:
         log.info("%s: continuing from %s", label, start)
-    trainer.train(resume_from_checkpoint=str(start) if start else None)
-    if schedule is not None:
-        model.compressor.set_stage(None)  # type: ignore[union-attr,operator]
+    with request:
+        trainer.train(resume_from_checkpoint=str(start) if start else None)
+    step, steps = trainer.state.global_step, trainer.state.max_steps
+    if step < steps:
+        wait_for_all()  # torchrun ends the other processes as soon as one has ended
+        raise Stopped(f"{label}: stopped on request after step {step} of {steps}; started again, it continues there")
 
 
 def discard_checkpoints(run_dir: Path) -> None:

@@ -29,8 +29,13 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def claim(run_dir: Path, identity: Mapping[str, Any]) -> None:
+def claim(run_dir: Path, identity: Mapping[str, Any], *, write: bool = True) -> None:
     """Write `run.json` into a fresh run folder, or check that the one there is of the same run.
+
+    Args:
+        run_dir: the run folder.
+        identity: what the run's results depend on.
+        write: False in all processes of a run but the first, which only check.
 
     Raises:
         ResumeError: the folder's run differs; every differing key is named with both values.
@@ -38,7 +43,8 @@ def claim(run_dir: Path, identity: Mapping[str, Any]) -> None:
     path = run_dir / "run.json"
     wanted = json.loads(json.dumps(identity, default=str))
     if not path.is_file():
-        write_json(path, wanted)
+        if write:
+            write_json(path, wanted)
         return
     old, new = flat(read_json(path)), flat(wanted)
     changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]

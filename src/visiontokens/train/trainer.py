@@ -21,9 +21,12 @@ from visiontokens.data.precision import use_bf16
 from visiontokens.models.build import build_model, load_model, save_model, save_processors
 from visiontokens.models.llava import LlavaWithCompressor
 from visiontokens.provenance import read_json, sha256_file, write_json
+from visiontokens.train.arguments import deepspeed_config
 from visiontokens.train.loop import discard_checkpoints, fit
+from visiontokens.train.processes import Processes
 from visiontokens.train.records import claim, final_record, read_log
 from visiontokens.train.stages import CountedSchedule, StageName, freeze_for, load_schedule
+from visiontokens.train.weights import put_trained_weights
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +68,8 @@ def train_stage(
     """Train one stage and return the path of its `record.json`.
 
     A killed run that is started again with the same arguments continues at its last checkpoint and ends with the
-    same weights, bit by bit, as one that was never stopped.
+    same weights, bit by bit, as one that was never stopped. Below `torchrun` every process calls this, and the first
+    one writes.
 
     Args:
         config: the run's settings.
@@ -79,21 +83,29 @@ def train_stage(
 
     Raises:
         ConfigError, FileNotFoundError, RecordError, FeatureError: something the run needs is missing or malformed.
-        ResumeError: `run_dir` belongs to a run with other settings.
+        ResumeError: `run_dir` belongs to a run with other settings, or of another number of processes.
+        Stopped: a signal asked the run to stop; see `fit`.
     """
     run_dir, out = Path(run_dir), Path(out)
     torch.set_num_threads(config.threads)
     run = _resolve(config, experiment, seed, stage, None if init is None else Path(init))
-    identity = _identity(run)
-    claim(run_dir, identity)
+    processes = Processes.from_environment()
+    identity = _identity(run, processes)
+    claim(run_dir, identity, write=processes.first)
     model = _model(run)
     trained = freeze_for(model, stage)
     dataset, collator = _data(run, model)
     log.info("%s: %d samples, %d tensors train%s", run.label, len(dataset), len(trained), _stages(run.schedule))
-    fit(
+    gathered = fit(
         model, dataset, collator, run.settings, run_dir, seed=seed, lengths=dataset.lengths, schedule=run.schedule,
         device=run.device, label=run.label,
     )  # fmt: skip
+    if not processes.first:
+        return out / "record.json"
+    if gathered is not None:  # the frozen rest comes from the start weights, in their own precision
+        model = _model(run)
+        freeze_for(model, stage)
+        put_trained_weights(model, gathered, str(run_dir))
     model.config.compressor = run.method.to_config()
     save_processors(config.backbones.tower, config.backbones.llm, out)
     return _finish(model, identity, run_dir, out)
@@ -133,8 +145,11 @@ def _model(run: Run) -> LlavaWithCompressor:
     return build_model(run.config.backbones.tower, run.config.backbones.llm, method, run.seed)
 
 
-def _identity(run: Run) -> dict[str, Any]:
-    """Return everything the resulting weights depend on (how often checkpoints are written is not among it)."""
+def _identity(run: Run, processes: Processes) -> dict[str, Any]:
+    """Return everything the resulting weights depend on (how often checkpoints are written is not among it).
+
+    The number of processes is part of it: it decides how sums are rounded, and into how many shares ZeRO cuts a state.
+    """
     folders = {"tower": run.config.backbones.tower, "llm": run.config.backbones.llm}
     if run.init is not None:
         folders["init"] = run.init
@@ -149,6 +164,8 @@ def _identity(run: Run) -> dict[str, Any]:
         "bf16": use_bf16(run.settings.precision, run.device),
         "device": run.device,
         "threads": run.config.threads,
+        "processes": processes.count,
+        "deepspeed": deepspeed_config(run.settings.deepspeed),
         "data_hash": sha256_file(run.config.data_dir / run.settings.annotations),
         "weights": {name: sha256_file(folder / "model.safetensors") for name, folder in folders.items()},
     }

@@ -1,0 +1,74 @@
+"""A tiny world, and the real command on it with any number of processes (CPU, gloo)."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests/unit"))
+from tiny_training import config_of, make_world  # noqa: E402
+
+FUSED = "fused\tSTF + MBTF\tstf\t\tstf-mbtf\tstf-mbtf\t\t\tmain\t3\t\t\n"
+LOSSES = ("step", "loss", "lr", "tokens", "stage_layer", "stage_stride")
+
+
+def make(root):
+    """Write the world, with STF + MBTF in its table and without cached features: the tower runs in every job."""
+    make_world(root)
+    shutil.copy(ROOT / "config/methods/stf-mbtf.yaml", root / "config/methods")
+    with (root / "config/experiments.tsv").open("a") as table:
+        table.write(FUSED)
+
+
+class Job:
+    """One training run in a folder of its own; started again, it continues."""
+
+    def __init__(self, world, folder, *, processes=1, experiment="none", **tune):
+        self.run, self.out, self.processes = folder / "run", folder / "out", processes
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = folder / "settings.yaml"
+        settings.write_text(yaml.safe_dump(config_of(world, **tune).model_dump(mode="json")))
+        paths = ["--run-dir", self.run, "--out", self.out]
+        self.arguments = ["train", "--config", settings, "--experiment", experiment, "--stage", "tune", *paths]
+
+    def start(self):
+        """Start it and return the process (of torchrun, if there are several)."""
+        several = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(self.processes), "-m"]
+        module = [*several, "visiontokens"] if self.processes > 1 else ["visiontokens"]
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT / "src")}
+        command = [sys.executable, "-m", *module, *map(str, self.arguments)]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            command, env=env, stdout=subprocess.DEVNULL, stderr=pipe, text=True, start_new_session=True
+        )
+
+    def finish(self, *, fails=False):
+        """Run it to its end and return what it said."""
+        process = self.start()
+        try:
+            said = process.communicate(timeout=600)[1]
+        finally:
+            process.kill()
+        assert (process.returncode != 0) == fails, said[-6000:]
+        return said
+
+    @property
+    def steps(self):
+        """Steps logged so far."""
+        path = self.run / "log.jsonl"
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+    def log(self):
+        """Return the finished run's log without times."""
+        rows = [json.loads(line) for line in (self.out / "log.jsonl").read_text().splitlines()]
+        return [{key: row[key] for key in LOSSES} for row in rows]
+
+    def weights(self):
+        """Return the finished run's weights."""
+        return load_file(self.out / "model.safetensors")
