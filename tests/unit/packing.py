@@ -60,7 +60,7 @@ def reference_flash():
         attend = torch.nn.functional.scaled_dot_product_attention
         return attend(q, k, v, attn_mask=seen, scale=softmax_scale, enable_gqa=True).transpose(1, 2)
 
-    def ragged(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, **options):
+    def ragged(q, k, v, *, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, **options):
         parts = []
         for run in range(len(cu_seqlens_q) - 1):
             a, b = cu_seqlens_q[run : run + 2].tolist()

@@ -48,7 +48,7 @@ def test_a_cpu_gets_sdpa_and_is_told_why():
         ((9, 0), torch.bfloat16, Masked, "sdpa"),
     ],
 )
-def test_device_dtype_and_mask_decide(hopper, monkeypatch, capability, dtype, method, name):
+def test_device_dtype_and_mask_decide(hopper, monkeypatch, *, capability, dtype, method, name):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert choose_kernel("auto", CUDA, dtype, method).name == name
 
@@ -60,7 +60,7 @@ def test_a_missing_package_is_named(monkeypatch):
     chosen = choose_kernel("auto", CUDA, torch.bfloat16)
     assert chosen.name == "sdpa"
     assert "flash_attention_2 cannot be imported (No module named 'no_such_package')" in chosen.reason
-    with pytest.raises(ValueError, match="flash_attention_2 asked for, but .* cannot be imported"):
+    with pytest.raises(ValueError, match=r"flash_attention_2 asked for, but .* cannot be imported"):
         choose_kernel("flash_attention_2", CUDA, torch.bfloat16)
 
 

@@ -14,9 +14,9 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from visiontokens.compress.base import Compressor, Seq
-from visiontokens.models.attention import SDPA
+from visiontokens.models import attention as _attention  # noqa: F401 - registers our attention functions
 from visiontokens.models.load import Load
-from visiontokens.models.masks import build_mask, extension_mask
+from visiontokens.models.masks import SDPA, build_mask, extension_mask
 from visiontokens.models.state import VisionCache
 
 

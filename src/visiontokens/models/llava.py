@@ -163,7 +163,10 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
         if past_key_values is not None and past_key_values.get_seq_length() > 0:
             return self._continue(input_ids, attention_mask, position_ids, past_key_values, logits_to_keep, **kwargs)
         images = self._images(pixel_values, vision_levels, mm_encoder_outputs)
-        seq, layout, segments = self._splice(input_ids, attention_mask, images, position_ids, segment_ids, document_ids)
+        seq, layout, segments = self._splice(
+            input_ids, attention_mask, images, position_ids=position_ids, segment_ids=segment_ids,
+            document_ids=document_ids,
+        )  # fmt: skip
         use_cache = self._text.use_cache and not self.training if use_cache is None else use_cache
         cache = (past_key_values if past_key_values is not None else VisionCache()) if use_cache else None
         items = kwargs.pop("num_items_in_batch", None)

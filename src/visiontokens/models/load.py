@@ -32,6 +32,11 @@ class Load:
         self.slots += seq.pos.numel()
         self.images += images
 
+    def add(self, other: Load) -> None:
+        """Add another count."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
     def take(self) -> Load:
         """Return the sums and start again from zero."""
         taken = Load(**vars(self))

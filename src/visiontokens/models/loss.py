@@ -20,6 +20,7 @@ def labelled_rows(
     labels: Tensor,
     segments: Tensor | None,
     valid: Tensor,
+    *,
     weights: Tensor | None = None,
     documents: Tensor | None = None,
 ) -> Rows:

@@ -67,7 +67,7 @@ class Runs:
         lengths = [[len(pair[side]) for pair in pairs] for side in (0, 1)]
         ends = [torch.tensor([0, *side]).cumsum(0).to(device, torch.int32) for side in lengths]
         queries, keys = (torch.cat([pair[side] for pair in pairs]).to(device) for side in (0, 1))
-        return cls(queries, keys, *ends, max(lengths[0]), max(lengths[1]))
+        return cls(queries, keys, ends[0], ends[1], max(lengths[0]), max(lengths[1]))
 
 
 def additive(allowed: Tensor, like: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ class Layout:
         return segments.gather(1, self.slot).masked_fill(~self.valid, -1)
 
     def documents(self, documents: Tensor) -> Tensor:
-        """Return the packed sample of every slot `[B, S2]`: vision tokens have that of their placeholder, padding -1."""
+        """Return every slot's packed sample `[B, S2]`: vision tokens have that of their placeholder, padding -1."""
         self._check("document_ids", documents)
         return documents.gather(1, self.slot).masked_fill(~self.valid, -1)
 

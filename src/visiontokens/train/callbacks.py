@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from visiontokens.compress.schedule import Stage
 from visiontokens.data.progress import Progress
+from visiontokens.models.load import Load
 from visiontokens.provenance import write_json
 from visiontokens.train.records import MARK
+from visiontokens.train.speed import Peak
 from visiontokens.train.stages import CountedSchedule
 
 log = logging.getLogger(__name__)
@@ -28,11 +30,14 @@ class Meter:
     loss: float = 0.0
     tokens: int = 0
     forwards: int = 0
+    load: Load = field(default_factory=Load)
+    flops: float = 0.0
     stage: Stage | None = None
 
     def reset(self) -> None:
         """Start counting the next step; the stage stays."""
         self.loss, self.tokens, self.forwards = 0.0, 0, 0
+        self.load, self.flops = Load(), 0.0
 
 
 class StageSwitch:
@@ -61,10 +66,14 @@ class StageSwitch:
 
 
 class StepLog(TrainerCallback):
-    """Appends one line to `log.jsonl` after every optimizer step and logs progress every few seconds."""
+    """Appends one line to `log.jsonl` after every optimizer step and logs progress every few seconds.
 
-    def __init__(self, path: Path, meter: Meter, label: str, every: float = 5.0) -> None:
-        self._path, self._meter, self._label, self._every = path, meter, label, every
+    `lm_tokens` are the tokens that entered the language model (vision tokens too) and `padding` the share of its
+    slots that held none; `tokens_per_second` and `mfu` are this process's.
+    """
+
+    def __init__(self, path: Path, meter: Meter, label: str, peak: Peak, every: float = 5.0) -> None:
+        self._path, self._meter, self._label, self._peak, self._every = path, meter, label, peak, every
         self._progress: Progress | None = None
         self._wall = self._cpu = 0.0
         self._lr = 0.0
@@ -73,6 +82,7 @@ class StepLog(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start the clocks."""
+        log.info("%s: MFU is relative to %.3g FLOP/s (%s)", self._label, self._peak.flops, self._peak.source)
         self._progress = Progress(log, self._label, state.max_steps, state.global_step, self._every)
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
@@ -87,13 +97,18 @@ class StepLog(TrainerCallback):
         wall, cpu = time.perf_counter(), time.process_time()
         stage = self._meter.stage
         compressed = stage is not None and stage.stride > 1
+        seconds, load = wall - self._wall, self._meter.load
         row = {
             "step": state.global_step,
             "loss": self._meter.loss,
             "lr": self._lr,
             "tokens": self._meter.tokens,
-            "seconds": round(wall - self._wall, 4),
+            "seconds": round(seconds, 4),
             "cpu_seconds": round(cpu - self._cpu, 4),
+            "lm_tokens": load.tokens,
+            "padding": round(load.padding, 4),
+            "tokens_per_second": round(load.tokens / seconds, 1),
+            "mfu": round(self._meter.flops / seconds / self._peak.flops, 4),
             "stage_layer": str(stage.layer) if compressed and stage is not None else None,
             "stage_stride": stage.stride if compressed and stage is not None else None,
         }
@@ -103,7 +118,8 @@ class StepLog(TrainerCallback):
             handle.write(json.dumps(row) + "\n")
         if self._progress is not None:
             where = f"  K,S {row['stage_layer']},{row['stage_stride']}" if compressed else ""
-            self._progress.advance(1, f"loss {row['loss']:.4f}  lr {row['lr']:.2e}{where}")
+            speed = f"{row['tokens_per_second']:.0f} tokens/s  MFU {row['mfu']:.1%}  padding {row['padding']:.0%}"
+            self._progress.advance(1, f"loss {row['loss']:.4f}  lr {row['lr']:.2e}  {speed}{where}")
 
 
 class CheckpointMark(TrainerCallback):

@@ -15,13 +15,18 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainingArguments
 
-from visiontokens.data.precision import autocast
+from visiontokens.data.precision import autocast, use_bf16
 from visiontokens.data.sampler import RunSampler
+from visiontokens.models.llava import LlavaWithCompressor
 from visiontokens.train.callbacks import CheckpointMark, Meter, StageSwitch, StepLog
 from visiontokens.train.records import newest_checkpoint, trim_log
+from visiontokens.train.speed import peak_flops, step_flops
 
 log = logging.getLogger(__name__)
 WEIGHTS = "model.safetensors"
+CHECKPOINTING = {"use_reentrant": False, "determinism_check": "none"}
+"""Non-reentrant, which distributed wrappers need. The check compares shapes, and under ZeRO-3 a weight is empty outside
+its layer's forward, so it would refuse what is right."""
 
 
 class StageTrainer(Trainer):
@@ -93,6 +98,10 @@ class StageTrainer(Trainer):
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         meter.loss += float(loss)
         meter.tokens += tokens
+        if isinstance(self.network, LlavaWithCompressor):
+            load = self.network.load.take()
+            meter.load.add(load)
+            meter.flops += step_flops(self.network, load)
         meter.forwards += 1
         return loss
 
@@ -180,6 +189,9 @@ def arguments(settings: Any, folder: Path, seed: int, steps: int, *, device: str
         max_grad_norm=settings.max_grad_norm,
         seed=seed,
         use_cpu=device == "cpu",
+        tf32=True if settings.tf32 and device != "cpu" else None,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        gradient_checkpointing_kwargs=CHECKPOINTING,
         save_strategy="steps" if settings.save_every else "no",
         save_steps=settings.save_every or steps,
         logging_strategy="no",
@@ -236,7 +248,8 @@ def fit(
     for unwanted in list(trainer.callback_handler.callbacks):
         if type(unwanted).__name__ in ("PrinterCallback", "ProgressCallback"):
             trainer.remove_callback(unwanted)
-    trainer.add_callback(StepLog(run_dir / "log.jsonl", trainer.meter, label))
+    dtype = torch.bfloat16 if use_bf16(settings.precision, device) else torch.float32
+    trainer.add_callback(StepLog(run_dir / "log.jsonl", trainer.meter, label, peak_flops(torch.device(device), dtype)))
     trainer.add_callback(CheckpointMark())
     start = newest_checkpoint(run_dir / "checkpoints")
     trim_log(run_dir / "log.jsonl", int(start.name.rsplit("-", 1)[1]) if start else 0)
