@@ -215,7 +215,7 @@ class ExperimentsConfig(Section):
 
     table: Path = Path("config/experiments.tsv")
     """The table of experiments."""
-    sets: list[Literal["main", "full"]] = ["main"]
+    sets: list[Literal["main", "full", "13b"]] = ["main"]
     """Rows whose `set` is in this list run."""
     only: list[str] = []
     """If not empty: only these experiment ids (and the ones whose weights they use)."""
