@@ -20,6 +20,7 @@ from visiontokens.models.llava import LlavaWithCompressor
 from visiontokens.models.loss import CHUNK
 from visiontokens.train.stages import StageName, freeze_for
 
+TrainStage = StageName
 HALF, STATES = 2, 12
 BUCKET = 5e8 * HALF
 """DeepSpeed's all-gather bucket (`allgather_bucket_size` in config/deepspeed/zero2.json)."""

@@ -8,10 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from visiontokens.compress.base import MethodSpec
-from visiontokens.measure.capacity import capacity
+from visiontokens.measure.capacity import TrainStage, capacity
 from visiontokens.measure.geometry import SHAPES, meta_model
 from visiontokens.report.write import NOT_PRINTED, Table, number
-from visiontokens.train.stages import StageName
 
 GPUS = (1, 2, 4, 8, 16)
 METHODS: Mapping[str, Mapping[str, str]] = {
@@ -19,7 +18,7 @@ METHODS: Mapping[str, Mapping[str, str]] = {
     "LLaVA-STF": {"7b": "stf-mbtf", "13b": "stf-mbtf-13b"},
 }
 """Rows: their method file at each size."""
-PER_GPU: Mapping[StageName, int] = {"align": 32, "tune": 16}
+PER_GPU: Mapping[TrainStage, int] = {"align": 32, "tune": 16}
 """Samples per GPU and forward in both papers' scripts (eight GPUs)."""
 GIB = 2**30
 
@@ -38,7 +37,7 @@ def capacity_table(
     for label, files in METHODS.items():
         for size in sizes:
             model = meta_model(SHAPES[size], MethodSpec.from_yaml(folder / f"{files[size]}.yaml"))
-            cases: list[tuple[StageName, int, bool]] = [("align", 2, True), ("tune", 3, True), ("tune", 3, False)]
+            cases: list[tuple[TrainStage, int, bool]] = [("align", 2, True), ("tune", 3, True), ("tune", 3, False)]
             for stage, zero, checkpointing in cases:
                 line = {"Model": f"{label} {size.upper()}", "Stage": stage, "ZeRO": str(zero)}
                 line["Checkpointing"] = "yes" if checkpointing else NOT_PRINTED
