@@ -108,7 +108,7 @@ class StepLog(TrainerCallback):
             "lm_tokens": load.tokens,
             "padding": round(load.padding, 4),
             "tokens_per_second": round(load.tokens / seconds, 1),
-            "mfu": round(self._meter.flops / seconds / self._peak.flops, 4),
+            "mfu": round(self._meter.flops / seconds / self._peak.flops, 6),
             "stage_layer": str(stage.layer) if compressed and stage is not None else None,
             "stage_stride": stage.stride if compressed and stage is not None else None,
         }

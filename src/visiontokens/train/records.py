@@ -132,5 +132,5 @@ def speed(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {
         "padding": round(1 - tokens / slots, 4),
         "tokens_per_second": round(tokens / seconds, 1),
-        "mfu": round(sum(row["mfu"] * row["seconds"] for row in rows) / seconds, 4),
+        "mfu": round(sum(row["mfu"] * row["seconds"] for row in rows) / seconds, 6),
     }
