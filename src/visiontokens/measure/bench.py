@@ -80,9 +80,9 @@ def in_turns(ours: Step, stock: Step, device: torch.device, repeats: int, warmup
     if repeats < 1 or warmup < 0:
         raise ValueError(f"repeats, warmup: found {repeats}, {warmup}, expected at least 1 and 0")
     pair = Pair([], [])
-    sides = [(ours, pair.ours), (stock, pair.stock)]
+    sides: list[tuple[Step, list[float]]] = [(ours, pair.ours), (stock, pair.stock)]
     for number in range(warmup + repeats):
-        for step, times in sides if number % 2 else reversed(sides):
+        for step, times in sides[:: 1 if number % 2 else -1]:
             taken = timed(step, device)
             if number >= warmup:
                 times.append(taken)

@@ -56,9 +56,10 @@ def step_flops(model: LlavaWithCompressor, load: Load) -> float:
     attention too), so the MFU errs on the low side.
     """
     text: Any = model.config.text_config
+    first: Any = model.model.language_model.layers[0]
     width, kv = text.hidden_size, text.hidden_size // text.num_attention_heads * text.num_key_value_heads
     layer = 2 * (2 * width * width + 2 * width * kv + 3 * width * text.intermediate_size)
     decoder = load.layer_tokens * layer + load.rows * 2 * width * text.vocab_size
-    frozen = not any(p.requires_grad for p in model.model.language_model.layers[0].mlp.parameters())
+    frozen = not any(p.requires_grad for p in first.mlp.parameters())
     connector = load.images * model.compressor.extra_flops(model.geometry.n_vision)
     return (2 if frozen else 3) * decoder + 3 * connector
