@@ -148,5 +148,5 @@ def test_merged_adapters_compute_the_same():
 def test_gpu_options_reach_the_trainer(root, tmp_path):
     settings = config_of(root, gradient_checkpointing=True, tf32=True).train.tune
     args = arguments(settings, tmp_path, 0, 4, device="cpu")
-    assert args.gradient_checkpointing and args.tf32 is None
-    assert args.gradient_checkpointing_kwargs == {"use_reentrant": False, "determinism_check": "none"}
+    assert args.activation_checkpointing and args.tf32 is None
+    assert args.activation_checkpointing_kwargs == {"use_reentrant": False, "determinism_check": "none"}
