@@ -3,6 +3,7 @@
 #   make smoke                the same workflow on a handful of samples, in minutes
 #   make test                 the tests, the whole workflow at smoke scale among them
 #   make restore              bring stored results back into a fresh clone (REMOTE=DIR: where they are)
+#   make bench                time and memory of every method beside transformers' LLaVA (7B geometry on a GPU)
 #   make reproduce CORES=8 SCALE=mini-full
 
 PY ?= python3
@@ -16,10 +17,10 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 SNAKEMAKE = snakemake --cores $(CORES) $(ARGS)
 
-.PHONY: help env reproduce smoke test lint restore store backbones lock clean
+.PHONY: help env reproduce smoke test bench lint restore store backbones lock clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -7
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -8
 
 env: .venv/.ok
 
@@ -41,6 +42,9 @@ smoke: .venv/.ok
 
 test: .venv/.ok
 	pytest -q
+
+bench: .venv/.ok
+	visiontokens bench --out results/bench --threads $(CORES)
 
 lint: .venv/.ok
 	ruff check .

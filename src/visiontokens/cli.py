@@ -15,6 +15,11 @@ from pathlib import Path
 from visiontokens import __version__
 
 Verb = Callable[[argparse.Namespace], None]
+BENCH_METHODS = (
+    "none", "avgpool", "avgpool3", "avgpool-after", "stf", "mbtf", "stf-mbtf", "stf-mbtf-k3", "vcc-2-8", "vcc-2-4",
+    "vcc-16-4", "progressive", "random-2-8", "kmeans-2-8", "fastv-2-8", "qformer-32",
+)  # fmt: skip
+"""Method files that `bench` times unless told otherwise: every method, at 144 and 64 tokens where it has them."""
 QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 """Environment of every verb unless set otherwise: logs hold our lines, not bars of loaded weights."""
 
@@ -97,6 +102,13 @@ def _add_running(verbs: argparse._SubParsersAction) -> None:
     _paths(redundancy, out="folder for the curves")
     efficiency = _verb(verbs, "efficiency", _efficiency, "count and measure the cost of every experiment")
     _paths(efficiency, out="folder for one JSON file per experiment")
+    bench = _verb(verbs, "bench", _bench, "time every method beside transformers' LLaVA, random weights", config=False)
+    bench.add_argument("--geometry", default="auto", help="7b, 13b (GPU) or cpu; auto: 7b on a GPU, else cpu")
+    bench.add_argument("--methods", nargs="+", help="ids in config/methods; default: one per method, and 64 tokens")
+    bench.add_argument("--repeats", type=int, default=0, help="timed rounds; 0 = the geometry's own number")
+    bench.add_argument("--threads", type=int, default=2, help="CPU threads")
+    bench.add_argument("--attention", default="auto", help="kernel: auto, sdpa, flash_attention_2, flash_attention_3")
+    _paths(bench, out="folder for <geometry>.csv and <geometry>.md")
     ask = _verb(verbs, "ask", _ask, "ask a trained model about an image", config=False)
     _model(ask)
     ask.add_argument("--image", type=Path, required=True, help="image file")
@@ -240,6 +252,20 @@ def _efficiency(args: argparse.Namespace) -> None:
     from visiontokens.measure.record import measure_all
 
     measure_all(load_config(args.config), args.out)
+
+
+def _bench(args: argparse.Namespace) -> None:
+    import torch
+
+    from visiontokens.compress.base import MethodSpec
+    from visiontokens.measure.bench import run_bench
+    from visiontokens.report.bench import write_bench
+
+    torch.set_num_threads(args.threads)
+    names = args.methods or BENCH_METHODS
+    methods = [(name, MethodSpec.from_yaml(Path("config/methods") / f"{name}.yaml")) for name in names]
+    records = run_bench(args.geometry, methods, repeats=args.repeats, attention=args.attention)
+    print(write_bench(records, args.out))
 
 
 def _ask(args: argparse.Namespace) -> None:

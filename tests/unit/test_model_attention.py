@@ -5,7 +5,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from visiontokens.models import attention
-from visiontokens.models.attention import PrefixMask, blocked_attention, vision_sdpa
+from visiontokens.models.attention import blocked_attention, vision_sdpa
+from visiontokens.models.masks import PrefixMask
 
 BATCH, HEADS, WIDTH = 2, 3, 8
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_llava import PATCHES, pad, pixels, prompt, spec, tiny_model
 
-from visiontokens.models.attention import PrefixMask, build_mask
+from visiontokens.models.masks import FLASH_2, PrefixMask, build_mask
 
 METHODS = [spec("none"), spec("avgpool"), spec("stf_mbtf"), spec("vcc", layer="2/4", stride=4), spec("progressive")]
 PREFIX = prompt(5, at=3, seed=3)
@@ -109,6 +109,7 @@ def test_flash_attention_refuses_what_it_cannot_express(model):
     from visiontokens.compress import Seq
 
     place = torch.arange(4)[None]
-    seq = Seq(torch.zeros(1, 4, 2), place, place, place - 9, place, seg=torch.tensor([[0, 0, 1, 2]]))
-    with pytest.raises(ValueError, match="cannot isolate turns"):
-        build_mask(seq, "flash_attention_2")
+    mask = torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    seq = Seq(torch.zeros(1, 4, 2), place, place, place - 9, place, mask=mask)
+    with pytest.raises(ValueError, match="a method that sets one declares dense_mask"):
+        build_mask(seq, FLASH_2)

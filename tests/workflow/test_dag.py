@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from planning import ROOT, Run, job_counts, tool
 
+from visiontokens.config import load_config
+
 TARGETS = {
     "data": {"world", "features"},
     "redundancy": {"align", "tune", "probe"},
@@ -27,6 +29,20 @@ def test_number_of_jobs_is_the_recorded_one(snakemake: Run, scale: str) -> None:
     """A change here is a change of what a run costs: check it, then edit jobs.json."""
     found = job_counts(snakemake("-n", "--configfile", f"config/scales/{scale}.yaml"))
     assert found == json.loads(SNAPSHOT.read_text(encoding="utf-8"))[scale]
+
+
+@pytest.mark.parametrize("over", ["", "-13b", "-lora"])
+def test_the_papers_own_recipe_is_planned_offline(snakemake: Run, checkout: Path, over: str) -> None:
+    """With weights and annotations in place, which no rule makes, the whole plan of days of GPUs builds here."""
+    scales = [f"config/scales/paper{part}.yaml" for part in dict.fromkeys(("", over))]
+    config = load_config([checkout / "config/config.yaml", *(checkout / scale for scale in scales)])
+    needed = [folder / "model.safetensors" for folder in (config.backbones.tower, config.backbones.llm)]
+    needed += [config.data_dir / stage.annotations for stage in (config.train.align, config.train.tune)]
+    for path in needed:
+        (checkout / path).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / path).touch()
+    found = job_counts(snakemake("-n", "--configfile", *scales))
+    assert found == json.loads(SNAPSHOT.read_text(encoding="utf-8"))[f"paper{over}"]
 
 
 @pytest.mark.parametrize("target", TARGETS)

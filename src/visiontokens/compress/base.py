@@ -113,6 +113,8 @@ class Compressor(nn.Module, Generic[P]):
         prefix_safe: hidden states and cache of system prompt + image do not depend on the text after them.
         identity: parameters that reproduce the uncompressed model, if there are any.
         stochastic: results depend on a random draw even in eval mode.
+        packable: several samples may share a row in training (`Seq.doc`); false for methods that look at whole rows.
+        dense_mask: sets `Seq.mask`, which flash attention cannot apply; such a method always gets SDPA.
     """
 
     name: ClassVar[str] = "none"
@@ -120,6 +122,8 @@ class Compressor(nn.Module, Generic[P]):
     prefix_safe: ClassVar[bool] = True
     identity: ClassVar[Mapping[str, Any] | None] = None
     stochastic: ClassVar[bool] = False
+    packable: ClassVar[bool] = True
+    dense_mask: ClassVar[bool] = False
 
     def __init__(self, params: P, geometry: Geometry) -> None:
         super().__init__()
@@ -187,7 +191,15 @@ class Compressor(nn.Module, Generic[P]):
 
     @staticmethod
     def watch(lm: Decoder, index: int, seq: Seq) -> Probe:
-        """Ask layer `index` for the attention row of each row's last token; read `.weights` after the layer."""
+        """Ask layer `index` for the attention row of each row's last token; read `.weights` after the layer.
+
+        Raises:
+            ValueError: samples are packed, so that a row has no one last token.
+        """
+        if seq.doc is not None:
+            raise ValueError(
+                "packed rows have no one last token to watch: a method that asks declares packable = False"
+            )
         rows = seq.last()
         steps = torch.arange(seq.pos.shape[1], device=rows.device)
         allowed = seq.valid & (steps <= rows[:, None])

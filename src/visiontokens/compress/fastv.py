@@ -28,6 +28,7 @@ class FastV(Compressor[FastVParams]):
     Params = FastVParams
     identity = MappingProxyType({"stride": 1})
     prefix_safe = False
+    packable = False
 
     @property
     def cut(self) -> int:

@@ -35,14 +35,19 @@ class RandomDrop(Compressor[RandomParams]):
         if index != self.params.layer.at(self.geometry.llm_layers):
             return seq
         n = self.geometry.n_vision
+        if not bool(seq.vis.any()):
+            return seq
         keep = n // self.params.stride
-        chosen = torch.zeros(*seq.pos.shape[:1], n, dtype=torch.bool)
+        draws = seq.pos.shape[0] if seq.doc is None else int(seq.image.max()) + 1  # one a row, or one an image
+        chosen = torch.zeros(draws, n, dtype=torch.bool)
         if self.training:
-            scores = torch.rand(seq.pos.shape[0], n)
+            scores = torch.rand(draws, n)
         else:
             scores = torch.rand(1, n, generator=torch.Generator().manual_seed(self.params.seed)).expand_as(chosen)
         chosen = chosen.scatter(1, scores.topk(keep).indices, True).to(seq.pos.device)
-        return seq.keep(~seq.vis | chosen.gather(1, seq.rank.clamp(0, n - 1)))
+        rank = seq.rank.clamp(0, n - 1)
+        kept = chosen.gather(1, rank) if seq.doc is None else chosen[seq.image.clamp_min(0), rank]
+        return seq.keep(~seq.vis | kept)
 
     def tokens_per_layer(self, n_vision: int, n_layers: int) -> list[float]:
         """All tokens below layer K, N/S from it on."""

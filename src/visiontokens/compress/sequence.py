@@ -16,7 +16,8 @@ class Seq:
     `image` numbers the images of the batch in reading order (-1: text or padding); `rank` is a token's place in its
     image. `src` is the index in the full, uncompressed sequence, to which results are written back. `ok` is False
     for padding (`None`: nothing is padded). `seg` holds isolated turns (0 shared prefix, t>=1 turn t, -1 padding;
-    `None`: plain causal attention). `mask` overrides the attention mask: bool `[B, 1, S, S]`, True = may attend.
+    `None`: plain causal attention). `doc` numbers the samples packed into a row (-1 padding; `None`: one sample a row);
+    a token sees its own sample only. `mask` overrides the attention mask: bool `[B, 1, S, S]`, True = may attend.
     """
 
     h: Tensor  # [B, S, D]
@@ -27,6 +28,7 @@ class Seq:
     ok: Tensor | None = None  # [B, S]
     seg: Tensor | None = None  # [B, S]
     mask: Tensor | None = None  # [B, 1, S, S]
+    doc: Tensor | None = None  # [B, S]
     memo: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -90,9 +92,11 @@ class Seq:
         """Return a sequence of new states whose bookkeeping is that of the tokens at `index`."""
         image, rank = self.image.gather(1, index), self.rank.gather(1, index)
         seg = None if self.seg is None else self.seg.gather(1, index)
+        doc = None if self.doc is None else self.doc.gather(1, index)
         if ok is not None:
             image = image.masked_fill(~ok, -1)
             seg = None if seg is None else seg.masked_fill(~ok, -1)
+            doc = None if doc is None else doc.masked_fill(~ok, -1)
         mask = None if self.mask is None else _take_mask(self.mask, index)
         return replace(
             self,
@@ -104,6 +108,7 @@ class Seq:
             ok=ok,
             seg=seg,
             mask=mask,
+            doc=doc,
             memo={},
         )
 

@@ -114,6 +114,20 @@ class FeaturesConfig(Section):
     """Images per forward pass."""
 
 
+Attention = Literal["auto", "sdpa", "flash_attention_2", "flash_attention_3"]
+
+
+class LoraSettings(Section):
+    """Low-rank adapters on every linear map of the decoder layers, merged into the weights at the end."""
+
+    rank: Size = 128
+    """Rank of the adapters (LLaVA's script: 128)."""
+    alpha: float = Field(default=256, gt=0)
+    """Adapters are scaled by alpha / rank."""
+    dropout: Fraction = 0.05
+    """Dropout of the adapters' inputs."""
+
+
 class TrainStageConfig(Section):
     """What the two training stages of LLaVA (align, then tune) have in common."""
 
@@ -147,6 +161,16 @@ class TrainStageConfig(Section):
     """Loss weight of the tokens of a caption turn."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto` = bf16 autocast where the device computes it natively."""
+    attention: Attention = "auto"
+    """Kernel: `auto` = flash attention where it is importable and right for device, dtype and method, else SDPA."""
+    packing: bool = False
+    """Join the samples of a micro-batch into one row without padding; they do not see each other."""
+    gradient_checkpointing: bool = False
+    """Keep only each decoder layer's input and compute the rest again in the backward pass."""
+    tf32: bool = False
+    """Let a GPU round the inputs of float32 matrix products to TF32."""
+    lora: LoraSettings | None = None
+    """Train adapters in place of the language model's weights; null = full fine-tuning."""
     save_every: Count = 100
     """Optimizer steps between rolling checkpoints; 0 = none."""
     deepspeed: Path | None = None
@@ -194,7 +218,7 @@ class ExperimentsConfig(Section):
 
     table: Path = Path("config/experiments.tsv")
     """The table of experiments."""
-    sets: list[Literal["main", "full"]] = ["main"]
+    sets: list[Literal["main", "full", "13b"]] = ["main"]
     """Rows whose `set` is in this list run."""
     only: list[str] = []
     """If not empty: only these experiment ids (and the ones whose weights they use)."""
@@ -217,6 +241,8 @@ class EvaluateConfig(Section):
     """Only the first so many questions of each benchmark; 0 = all."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto` = bf16 autocast where the device computes it natively."""
+    attention: Attention = "auto"
+    """Kernel, as in training."""
     bootstrap: Size = 2000
     """Resamples for each confidence interval."""
     confidence: float = Field(default=0.95, gt=0, lt=1)

@@ -34,8 +34,8 @@ class Experiment(Section):
     """Stage schedule of the tune stage (`config/schedules/<id>.yaml`); empty = constant."""
     weights_from: str
     """Experiment whose weights are used; empty = own training."""
-    set: Literal["main", "full"]
-    """`main` rows run at every scale, `full` rows where the scale asks for them."""
+    set: Literal["main", "full", "13b"]
+    """`main` rows run at every scale, the others where the scale asks for their set."""
     seeds: Size
     """Seeds the row is meant to have."""
     expected: str

@@ -166,28 +166,44 @@ class Collator:
     isolated; `loss_weights` `[B, S]` float32 when weights are not all alike; the images of those samples that have
     one, in batch order, as the source gives them.
 
+    Packed, the batch is one row of all samples without padding, and `document_ids` `[1, S]` numbers them; the first
+    token of a sample is no target, as nothing before it may predict it.
+
     Args:
         pad_id: fills `input_ids`.
         source: of the images; None if no sample has one.
         segments: emit `segment_ids`.
         weighted: emit `loss_weights`.
+        packed: join the samples into one row.
     """
 
     def __init__(
-        self, pad_id: int, source: ImageSource | None, *, segments: bool = False, weighted: bool = False
+        self,
+        pad_id: int,
+        source: ImageSource | None,
+        *,
+        segments: bool = False,
+        weighted: bool = False,
+        packed: bool = False,
     ) -> None:
         self.pad_id, self.source, self.segments, self.weighted = pad_id, source, segments, weighted
+        self.packed = packed
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """Return the batch of some samples."""
         import torch
 
         tokens = [sample.tokens for sample in samples]
+        documents = [number for number, t in enumerate(tokens) for _ in t.ids]
+        if self.packed:
+            tokens = [_join(tokens)]
         batch: dict[str, Any] = {
             "input_ids": _pad([t.ids for t in tokens], self.pad_id, torch.int64),
             "attention_mask": _pad([[1] * len(t.ids) for t in tokens], 0, torch.int64),
             "labels": _pad([t.labels for t in tokens], IGNORE_INDEX, torch.int64),
         }
+        if self.packed:
+            batch["document_ids"] = torch.tensor([documents])
         if self.segments:
             batch["segment_ids"] = _pad([t.segments for t in tokens], -1, torch.int64)
         if self.weighted:
@@ -196,6 +212,17 @@ class Collator:
         if images and self.source is None:
             raise ValueError(f"expected a source of images, found none; the batch holds {images[0]!r}")
         return batch | (self.source.load(images) if images and self.source is not None else {})
+
+
+def _join(samples: Sequence[Tokens]) -> Tokens:
+    """Return samples one behind the other; the first token of each is no target."""
+    joined = Tokens()
+    for sample in samples:
+        joined.ids += sample.ids
+        joined.labels += [IGNORE_INDEX, *sample.labels[1:]]
+        joined.weights += [0.0, *sample.weights[1:]]
+        joined.segments += sample.segments
+    return joined
 
 
 def _pad(rows: Sequence[Sequence[Any]], value: Any, dtype: torch.dtype) -> torch.Tensor:

@@ -16,11 +16,12 @@ from visiontokens.config import Config, load_experiments
 from visiontokens.data.benchmarks import Benchmark, Example, find_benchmark, subset
 from visiontokens.data.encoders import FastEncoder
 from visiontokens.data.features import FeatureStore
-from visiontokens.data.precision import autocast
+from visiontokens.data.precision import autocast, use_bf16
 from visiontokens.data.progress import Progress
 from visiontokens.evaluate.greedy import Greedy, Prompt, encode_question
 from visiontokens.evaluate.predictions import PredictionWriter, answer_record
 from visiontokens.models.build import load_model
+from visiontokens.models.kernels import choose_kernel, use_kernel
 from visiontokens.models.llava import LlavaWithCompressor
 from visiontokens.provenance import sha256_file, sha256_json, stamp, write_json
 
@@ -167,6 +168,8 @@ def predict_experiment(config: Config, experiment: str, seed: int, model_dir: Pa
     """
     model = experiment_model(config, experiment, seed, model_dir)
     settings = config.evaluate
+    dtype = torch.bfloat16 if use_bf16(settings.precision, str(model.device)) else torch.float32
+    kernel = use_kernel(model, choose_kernel(settings.attention, model.device, dtype, type(model.compressor)))
     store = FeatureStore.open(config.data_dir / "features" / "test", model.compressor.levels)
     predictor = Predictor.of(config, model, store)
     identity = {
@@ -175,6 +178,7 @@ def predict_experiment(config: Config, experiment: str, seed: int, model_dir: Pa
         "evaluate": settings.model_dump(mode="json", include={"batch_size", "max_new_tokens", "limit", "precision"}),
         "data": sha256_file(config.data_dir / "world.json"),
         "seed": seed,
+        "attention": kernel.name,
     }
     model_id = f"{experiment}-seed{seed}"
     counts = {

@@ -69,6 +69,8 @@ class LlamaShape:
 
 VICUNA_7B = LlamaShape(hidden=4096, layers=32, heads=32, kv_heads=32, mlp=11008, vocab=32000)
 """The language model of both papers' main tables."""
+VICUNA_13B = LlamaShape(hidden=5120, layers=40, heads=40, kv_heads=40, mlp=13824, vocab=32000)
+"""The larger language model (LLaVolta, Table 6; LLaVA-STF's scripts)."""
 
 
 def score_flops(shape: LlamaShape, queries: float, keys: float) -> float:

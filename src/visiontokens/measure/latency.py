@@ -42,6 +42,11 @@ def _timed_cuda(step: Callable[[], object], device: torch.device) -> float:
     return float(start.elapsed_time(end))
 
 
+def timed(step: Callable[[], object], device: torch.device) -> float:
+    """Return the milliseconds of one call: CUDA events on a GPU, the monotonic clock elsewhere."""
+    return _timed_cuda(step, device) if device.type == "cuda" else _timed_cpu(step)
+
+
 def measure_latency(step: Callable[[], object], device: torch.device, *, repeats: int = 20, warmup: int = 3) -> Latency:
     """Time `step` on `device`: CUDA events on a GPU, the monotonic clock elsewhere.
 
@@ -54,9 +59,6 @@ def measure_latency(step: Callable[[], object], device: torch.device, *, repeats
         raise ValueError(f"repeats, warmup: found {repeats}, {warmup}, expected at least 2 and 0")
     for _ in range(warmup):
         step()
-    if device.type == "cuda":
-        times = [_timed_cuda(step, device) for _ in range(repeats)]
-    else:
-        times = [_timed_cpu(step) for _ in range(repeats)]
+    times = [timed(step, device) for _ in range(repeats)]
     q25, median, q75 = statistics.quantiles(times, n=4, method="inclusive")
     return Latency(median_ms=median, q25_ms=q25, q75_ms=q75, runs=repeats)

@@ -1,46 +1,37 @@
-"""Attention masks built only when needed, and the attention function that understands them."""
+"""The attention functions: torch's kernel and flash attention, with masks of our own and probes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.masking_utils import AttentionMaskInterface, flash_attention_mask, sdpa_mask
 
-from visiontokens.compress.base import Probe, Seq
+from visiontokens.compress.base import Probe
+from visiontokens.models.masks import FLASH_2, FLASH_3, SDPA, BlockMask, PrefixMask, Runs
 
-SDPA = "visiontokens_sdpa"
 LONG = 256  # tokens from which blocks are faster than torch's kernel on a CPU
 BLOCK = 192  # queries
-
-
-@dataclass
-class PrefixMask:
-    """Plain causal attention for the first `prefix` queries, an explicit mask for the others.
-
-    Packed isolated turns share a long prefix (system prompt and image), for which the causal kernel does half the
-    work of a masked one.
-    """
-
-    prefix: int
-    tail: Tensor  # [B, 1, S - prefix, S], added to the scores
 
 
 def vision_sdpa(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """Run torch's scaled dot-product attention; accept a `PrefixMask` and answer a `Probe`.
+    """Run torch's scaled dot-product attention; accept our masks and answer a `Probe`.
 
     Args:
         module: the attention layer; `module.probe`, when set, is filled and removed.
         query: `[B, H, S, d]`.
         key: `[B, H_kv, K, d]`.
         value: `[B, H_kv, K, d]`.
-        attention_mask: `None` (causal), an additive mask `[B, 1, S, K]`, or a `PrefixMask`.
+        attention_mask: `None` (causal), an additive mask `[B, 1, S, K]`, a `PrefixMask` or a `BlockMask`.
         **kwargs: passed on.
 
     Returns:
@@ -49,6 +40,30 @@ def vision_sdpa(
     probe: Probe | None = getattr(module, "probe", None)
     if probe is not None:
         _answer(probe, module, query, key, kwargs.get("scaling"))
+    if isinstance(attention_mask, BlockMask):
+        return _per_block(module, query, key, value, attention_mask, **kwargs), None
+    return _dense(module, query, key, value, attention_mask, **kwargs)
+
+
+def _per_block(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, **kwargs: Any) -> Tensor:
+    """Attend block by block and lay the results side by side; what belongs to no block is zero."""
+    batch, heads, size, width = query.shape
+    rows: list[list[Tensor]] = [[] for _ in range(batch)]
+    ends = [0] * batch
+    for block in mask.blocks:
+        row, span = slice(block.row, block.row + 1), slice(block.start, block.stop)
+        rows[block.row].append(query.new_zeros(1, block.start - ends[block.row], heads, width))
+        part, _ = _dense(module, query[row, :, span], key[row, :, span], value[row, :, span], block.mask, **kwargs)
+        rows[block.row].append(part)
+        ends[block.row] = block.stop
+    for parts, end in zip(rows, ends, strict=True):
+        parts.append(query.new_zeros(1, size - end, heads, width))
+    return torch.cat([torch.cat(parts, 1) for parts in rows])
+
+
+def _dense(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any
+) -> tuple[Tensor, None]:
     if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         with torch.autocast("cpu", enabled=False):
             if _in_blocks(query, key, attention_mask):
@@ -122,92 +137,86 @@ def _answer(probe: Probe, module: Any, query: Tensor, key: Tensor, scaling: floa
     module.probe = None
 
 
-AttentionInterface.register(SDPA, vision_sdpa)
-AttentionMaskInterface.register(SDPA, sdpa_mask)
+@dataclass(frozen=True)
+class FlashFunctions:
+    """The two entry points of a flash-attention package; both align the causal mask at the last key."""
+
+    dense: Callable[..., Any]
+    ragged: Callable[..., Any]
 
 
-def additive(allowed: Tensor, like: Tensor) -> Tensor:
-    """Turn a bool mask (True = may attend) into one that is added to scores, in the dtype attention runs in."""
-    kind = like.device.type
-    autocast = torch.is_autocast_enabled(kind) and kind != "cpu"  # on the CPU `vision_sdpa` runs in float32
-    dtype = torch.get_autocast_dtype(kind) if autocast else like.dtype
-    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, torch.finfo(dtype).min)
+PACKAGES = {FLASH_2: "flash_attn", FLASH_3: "flash_attn_interface"}
+"""Package that each flash implementation imports."""
 
 
-def build_mask(seq: Seq, implementation: str) -> Any:
-    """Return the attention mask of a prefill in the form the attention implementation wants.
-
-    `None` (fast causal kernel) when there are no isolated turns and padding, if any, is on the right: real queries
-    then see real keys only, and what padded queries compute is never read.
+@lru_cache
+def flash_functions(implementation: str) -> FlashFunctions:
+    """Import and return the kernels of an implementation.
 
     Raises:
-        ValueError: the implementation cannot express isolated turns or a method's own mask.
+        ImportError: the package is not installed or does not load here.
     """
-    plain = seq.mask is None and seq.seg is None
-    if implementation.startswith("flash_attention"):
-        if not plain:
-            raise ValueError(f"{implementation} cannot isolate turns or apply a method's mask; use sdpa or eager")
-        return None if seq.ok is None else seq.ok
-    causal_kernel = "sdpa" in implementation
-    if plain and causal_kernel and (seq.ok is None or _right_padded(seq.ok)):
-        return None
-    if seq.mask is not None:
-        eye = torch.eye(seq.pos.shape[1], dtype=torch.bool, device=seq.pos.device)
-        return additive(seq.mask & seq.valid[:, None, None, :] | eye, seq.h)
-    prefix = _shared_prefix(seq) if implementation == SDPA else 0
-    allowed = _allowed(seq, prefix)
-    return PrefixMask(prefix, additive(allowed, seq.h)) if prefix else additive(allowed, seq.h)
+    package = import_module(PACKAGES[implementation])
+    return FlashFunctions(package.flash_attn_func, package.flash_attn_varlen_func)
 
 
-def _right_padded(ok: Tensor) -> bool:
-    return bool((ok[:, 1:] <= ok[:, :-1]).all())
-
-
-def _shared_prefix(seq: Seq) -> int:
-    """Return how many leading queries of every row need nothing but causality."""
-    if seq.seg is None or (seq.ok is not None and not _right_padded(seq.ok)):
-        return 0
-    steps = torch.arange(seq.pos.shape[1], device=seq.pos.device)
-    first = torch.where(seq.seg > 0, steps, seq.pos.shape[1]).amin()
-    return int(first)
-
-
-def _allowed(seq: Seq, start: int) -> Tensor:
-    """Return which keys the queries from `start` on may see, bool `[B, 1, S - start, S]`; each sees itself."""
-    size = seq.pos.shape[1]
-    steps = torch.arange(size, device=seq.pos.device)
-    allowed = (steps[start:, None] >= steps)[None].expand(seq.pos.shape[0], -1, -1)
-    if seq.seg is not None:
-        allowed = allowed & ((seq.seg[:, None, :] == 0) | (seq.seg[:, start:, None] == seq.seg[:, None, :]))
-    if seq.ok is not None:
-        allowed = allowed & seq.ok[:, None, :]
-    return (allowed | (steps[start:, None] == steps))[:, None]
-
-
-def extension_mask(
-    old_ok: Tensor | None, old_len: int, new_ok: Tensor | None, like: Tensor, implementation: str
-) -> Any:
-    """Return the mask of new tokens over a cache: all valid old keys, and new keys up to themselves.
+def vision_flash(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """Run flash attention; accept `Runs` and answer a `Probe`.
 
     Args:
-        old_ok: valid cached keys `[B, K]`; `None`: all.
-        old_len: K.
-        new_ok: valid new tokens `[B, T]`; `None`: all.
-        like: new hidden states `[B, T, D]`.
-        implementation: attention implementation name.
+        module: the attention layer; `module.config` names the implementation, `module.probe` as in `vision_sdpa`.
+        query: `[B, H, S, d]`.
+        key: `[B, H_kv, K, d]`.
+        value: `[B, H_kv, K, d]`.
+        attention_mask: `None` (causal, aligned at the last key), valid keys `[B, K]`, or `Runs`.
+        **kwargs: `scaling` is used.
 
     Returns:
-        `None` when a single new token sees everything, a key mask `[B, K + T]` for flash attention, else an additive
-        mask `[B, 1, T, K + T]`.
+        The output `[B, S, H, d]`, zero for queries that are in no run, and `None`.
     """
-    batch, size = like.shape[:2]
-    if old_ok is None and new_ok is None and (size == 1 or implementation.startswith("flash_attention")):
-        return None
-    ones = torch.ones(batch, 1, dtype=torch.bool, device=like.device)
-    old = ones.expand(-1, old_len) if old_ok is None else old_ok
-    new = ones.expand(-1, size) if new_ok is None else new_ok
-    if implementation.startswith("flash_attention"):
-        return torch.cat([old, new], 1)
-    steps = torch.arange(size, device=like.device)
-    own = (steps[:, None] >= steps) & new[:, None, :] | (steps[:, None] == steps)
-    return additive(torch.cat([old[:, None, :].expand(-1, size, -1), own], 2)[:, None], like)
+    owner: Any = module
+    probe: Probe | None = getattr(owner, "probe", None)
+    if probe is not None:
+        _answer(probe, module, query, key, kwargs.get("scaling"))
+    functions = flash_functions(owner.config._attn_implementation)
+    kind = query.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else value.dtype
+    q, k, v = (x.transpose(1, 2).to(dtype) for x in (query, key, value))
+    if isinstance(attention_mask, Tensor):
+        attention_mask = _padded_runs(attention_mask, q.shape[1])
+    options = {"softmax_scale": kwargs.get("scaling"), "causal": True}
+    if attention_mask is None:
+        return _first(functions.dense(q, k, v, **options)), None
+    runs: Runs = attention_mask
+    out = functions.ragged(
+        q.flatten(0, 1)[runs.queries], k.flatten(0, 1)[runs.keys], v.flatten(0, 1)[runs.keys],
+        cu_seqlens_q=runs.query_ends, cu_seqlens_k=runs.key_ends,
+        max_seqlen_q=runs.longest_query, max_seqlen_k=runs.longest_key, **options,
+    )  # fmt: skip
+    flat = q.new_zeros(q.shape[0] * q.shape[1], *q.shape[2:])
+    return flat.index_copy(0, runs.queries, _first(out)).unflatten(0, q.shape[:2]), None
+
+
+def _first(out: Any) -> Tensor:
+    """Return the attention output; some versions return the log-sum-exp too."""
+    return out[0] if isinstance(out, tuple) else out
+
+
+def _padded_runs(valid: Tensor, queries: int) -> Runs:
+    """Return the runs of a batch whose last `queries` keys ask; `valid` `[B, K]` flags real keys."""
+    size = valid.shape[1]
+    pairs = []
+    for row, ok in enumerate(valid.bool()):
+        keys = ok.nonzero()[:, 0]
+        asking = keys[keys >= size - queries] - (size - queries)
+        pairs.append((asking + row * queries, keys + row * size))
+    return Runs.of([pair for pair in pairs if len(pair[0])], valid.device)
+
+
+AttentionInterface.register(SDPA, vision_sdpa)
+AttentionMaskInterface.register(SDPA, sdpa_mask)
+for _name in (FLASH_2, FLASH_3):
+    AttentionInterface.register(_name, vision_flash)
+    AttentionMaskInterface.register(_name, flash_attention_mask)

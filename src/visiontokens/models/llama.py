@@ -14,17 +14,20 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from visiontokens.compress.base import Compressor, Seq
-from visiontokens.models.attention import SDPA, build_mask, extension_mask
+from visiontokens.models import attention as _attention  # noqa: F401 - registers our attention functions
+from visiontokens.models.load import Load
+from visiontokens.models.masks import SDPA, build_mask, extension_mask
 from visiontokens.models.state import VisionCache
 
 
 @dataclass
 class Prefill:
-    """One pass over a whole prompt; after it, `seq` is what survived the last layer."""
+    """One pass over a whole prompt; after it, `seq` is what survived the last layer. `load`, if given, is added to."""
 
     seq: Seq
     compressor: Compressor[Any]
     cache: VisionCache | None = None
+    load: Load | None = None
 
 
 @dataclass
@@ -64,7 +67,7 @@ class HookedLlamaModel(LlamaModel):
         seq = hooks.begin(work.seq, self)
         for index in range(len(self.layers)):
             seq = hooks.before_layer(index, seq, self)
-            seq = replace(seq, h=hooks.run_layer(index, seq, self, self._caller(index, cache, kwargs)))
+            seq = replace(seq, h=hooks.run_layer(index, seq, self, self._caller(index, work, kwargs)))
             seq = hooks.after_layer(index, seq, self)
         hooks.end(seq, self, cache)
         work.seq = seq
@@ -72,15 +75,19 @@ class HookedLlamaModel(LlamaModel):
             cache.next_pos = torch.where(work.seq.valid, work.seq.pos, -1).amax(1) + 1
         return seq.h
 
-    def _caller(self, index: int, cache: VisionCache | None, kwargs: dict[str, Any]) -> Callable[[Seq], Tensor]:
+    def _caller(self, index: int, work: Prefill, kwargs: dict[str, Any]) -> Callable[[Seq], Tensor]:
         """Return the function that runs stock layer `index` on any sequence and notes which keys it cached."""
         layer: nn.Module = self.layers[index]
+        cache, load = work.cache, work.load
 
         def call(seq: Seq) -> Tensor:
             memo = seq.memo
             if "mask" not in memo:
                 memo["mask"] = build_mask(seq, self.config._attn_implementation)
                 memo["rope"] = self.rotary_emb(seq.h, position_ids=seq.pos)
+                memo["tokens"] = 0 if load is None else load.count(seq)
+            if load is not None:
+                load.layer_tokens += memo["tokens"]
             if cache is not None:
                 cache.key_ok.append(seq.ok)
             return layer(

@@ -15,6 +15,7 @@ from visiontokens.compress.base import Compressor, Geometry, MethodSpec, Seq, Vi
 from visiontokens.models import splice
 from visiontokens.models.hooked import HookedLlavaModel, geometry_of
 from visiontokens.models.llama import Extension, Prefill
+from visiontokens.models.load import Load
 from visiontokens.models.loss import keep_rows, labelled_rows, next_token_loss, scatter_back, share
 from visiontokens.models.state import State, VisionCache
 
@@ -40,6 +41,7 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
         self.compressor: Compressor[Any] = compressor
         text: Any = config.text_config
         self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
+        self.load = Load()
         self.post_init()
 
     @property
@@ -116,6 +118,7 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
         loss_only: bool | None = None,
         use_cache: bool | None = None,
         loss_weights: Tensor | None = None,
+        document_ids: Tensor | None = None,
         **kwargs: Any,
     ) -> LlavaCausalLMOutputWithPast:
         """Run the model.
@@ -136,6 +139,8 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
                 training with labels.
             use_cache: return a cache.
             loss_weights: `[B, S]` weight of every label in the loss (a weighted mean); `None` = all alike.
+            document_ids: `[B, S]` number of the sample that a token belongs to, where rows hold several (-1 padding);
+                samples do not see each other, and each has positions of its own.
             **kwargs: passed to the layers; `num_items_in_batch` divides the summed (weighted) loss.
 
         Returns:
@@ -146,7 +151,7 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
             ValueError: arguments that do not fit together, placeholders that do not match the images.
         """
         loss_only = (self.training and labels is not None) if loss_only is None else loss_only
-        own_loss = labels is not None and (loss_only or loss_weights is not None)
+        own_loss = (labels is not None and (loss_only or loss_weights is not None)) or document_ids is not None
         if not own_loss and self._is_stock(input_ids, pixel_values, vision_levels, segment_ids, past_key_values):
             return super().forward(
                 input_ids=input_ids, pixel_values=pixel_values, attention_mask=attention_mask,
@@ -158,17 +163,23 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
         if past_key_values is not None and past_key_values.get_seq_length() > 0:
             return self._continue(input_ids, attention_mask, position_ids, past_key_values, logits_to_keep, **kwargs)
         images = self._images(pixel_values, vision_levels, mm_encoder_outputs)
-        seq, layout, segments = self._splice(input_ids, attention_mask, images, position_ids, segment_ids)
+        seq, layout, segments = self._splice(
+            input_ids, attention_mask, images, position_ids=position_ids, segment_ids=segment_ids,
+            document_ids=document_ids,
+        )  # fmt: skip
         use_cache = self._text.use_cache and not self.training if use_cache is None else use_cache
         cache = (past_key_values if past_key_values is not None else VisionCache()) if use_cache else None
         items = kwargs.pop("num_items_in_batch", None)
-        valid = seq.valid
-        work = Prefill(seq, self.compressor, cache)
+        valid, documents = seq.valid, seq.doc
+        if self.training:
+            self.load.enter(seq, len(images[0]))
+        work = Prefill(seq, self.compressor, cache, self.load if self.training else None)
         out = self.model.language_model(work=work, **kwargs)
         hidden, loss, logits = out.last_hidden_state, None, None
         if labels is not None:
             weights = None if loss_weights is None else layout.weights(loss_weights)
-            rows = labelled_rows(work.seq, layout.labels(labels), segments, valid, weights)
+            rows = labelled_rows(work.seq, layout.labels(labels), segments, valid, weights=weights, documents=documents)
+            self.load.rows += len(rows[2]) if self.training else 0
             loss = next_token_loss(hidden, rows, self.lm_head, items)
             extra = self.compressor.extra_loss()
             loss = loss if extra is None else loss + extra * share(rows, items)
@@ -214,8 +225,10 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
         input_ids: Tensor,
         attention_mask: Tensor | None,
         images: tuple[Sequence[Tensor], Sequence[int]],
+        *,
         position_ids: Tensor | None = None,
         segment_ids: Tensor | None = None,
+        document_ids: Tensor | None = None,
     ) -> tuple[Seq, splice.Layout, Tensor | None]:
         """Return what enters layer 0, where it came from, and the segments of the full sequence."""
         image_token = self.config.image_token_id
@@ -223,8 +236,9 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
         layout = splice.plan(input_ids, attention_mask, image_token, [len(t) for t in tokens], patches)
         text = self.get_input_embeddings()(input_ids.masked_fill(input_ids == image_token, 0))
         segments = None if segment_ids is None else layout.segments(segment_ids)
+        documents = None if document_ids is None else layout.documents(document_ids)
         if position_ids is None:
-            position_ids = splice.positions(layout.valid, segments)
+            position_ids = splice.positions(layout.valid, segments, documents)
         elif position_ids.shape[1] != layout.slot.shape[1]:
             raise ValueError(
                 f"position_ids cover {position_ids.shape[1]} tokens, the spliced sequence has {layout.slot.shape[1]}"
@@ -232,7 +246,8 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
         src = torch.arange(layout.slot.shape[1], device=input_ids.device).expand_as(layout.slot)
         h = layout.embed(text, tokens)
         pos = position_ids.expand_as(src)
-        return Seq(h, pos, src, layout.image, layout.rank, layout.ok, segments), layout, segments
+        seq = Seq(h, pos, src, layout.image, layout.rank, layout.ok, segments, doc=documents)
+        return seq, layout, segments
 
     def _continue(
         self, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, cache: VisionCache,

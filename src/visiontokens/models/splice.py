@@ -57,22 +57,39 @@ class Layout:
         self._check("segment_ids", segments)
         return segments.gather(1, self.slot).masked_fill(~self.valid, -1)
 
+    def documents(self, documents: Tensor) -> Tensor:
+        """Return every slot's packed sample `[B, S2]`: vision tokens have that of their placeholder, padding -1."""
+        self._check("document_ids", documents)
+        return documents.gather(1, self.slot).masked_fill(~self.valid, -1)
+
     def _check(self, name: str, value: Tensor) -> None:
         if tuple(value.shape) != self.shape:
             raise ValueError(f"{name} must have the shape of input_ids {self.shape}; found {tuple(value.shape)}")
 
 
-def positions(ok: Tensor, segments: Tensor | None = None) -> Tensor:
-    """Return rotary positions `[B, S]`: real tokens count from 0; every isolated turn restarts after the prefix."""
-    pos = ok.long().cumsum(1) - 1
-    pos = pos.clamp_min(0)
+def positions(ok: Tensor, segments: Tensor | None = None, documents: Tensor | None = None) -> Tensor:
+    """Return rotary positions `[B, S]`: real tokens of a sample count from 0; every isolated turn restarts after the
+    sample's prefix. Without `documents` a row is one sample.
+    """
+    pos = (ok.long().cumsum(1) - 1).clamp_min(0)
+    if documents is not None:
+        pos = pos - _first(pos, documents.clamp_min(0), ok).gather(1, documents.clamp_min(0))
+        pos = pos.clamp_min(0)  # padding
     if segments is None:
         return pos
+    doc = torch.zeros_like(pos) if documents is None else documents.clamp_min(0)
     turn = segments.clamp_min(0)
-    first = torch.full((len(pos), int(turn.max()) + 1), pos.shape[1], device=pos.device, dtype=pos.dtype)
-    first = first.scatter_reduce(1, turn, pos, "amin")
-    prefix = ((segments == 0) & ok).sum(1, keepdim=True)
-    return torch.where(segments > 0, pos - first.gather(1, turn) + prefix, pos)
+    place = doc * (int(turn.max()) + 1) + turn
+    first = _first(pos, place, ok)
+    prefix = torch.zeros(len(pos), int(doc.max()) + 1, dtype=pos.dtype, device=pos.device)
+    prefix = prefix.scatter_add(1, doc, ((segments == 0) & ok).to(pos.dtype))
+    return torch.where(segments > 0, pos - first.gather(1, place) + prefix.gather(1, doc), pos)
+
+
+def _first(pos: Tensor, group: Tensor, ok: Tensor) -> Tensor:
+    """Return the lowest position in every group of real tokens, `[B, groups]`."""
+    far = torch.full((len(pos), int(group.max()) + 1), pos.shape[1], device=pos.device, dtype=pos.dtype)
+    return far.scatter_reduce(1, group, torch.where(ok, pos, pos.shape[1]), "amin")
 
 
 def plan(

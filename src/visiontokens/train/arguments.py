@@ -15,6 +15,9 @@ from visiontokens.data.ranks import accumulation
 from visiontokens.provenance import read_json
 from visiontokens.train.processes import Processes, pose_as_launched
 
+CHECKPOINTING = {"use_reentrant": False, "determinism_check": "none"}
+"""Non-reentrant, which distributed wrappers need. The check compares shapes, and under ZeRO-3 a weight is empty outside
+its layer's forward, so it would refuse what is right."""
 BATCH_KEYS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
 
 
@@ -86,6 +89,9 @@ def arguments(
         max_grad_norm=settings.max_grad_norm,
         seed=seed,
         use_cpu=device == "cpu",
+        tf32=True if settings.tf32 and device != "cpu" else None,
+        activation_checkpointing=settings.gradient_checkpointing,
+        activation_checkpointing_kwargs=CHECKPOINTING,
         save_strategy="steps" if settings.save_every else "no",
         save_steps=settings.save_every or steps,
         logging_strategy="no",

@@ -15,13 +15,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
-from visiontokens.data.precision import autocast
+from visiontokens.data.precision import autocast, use_bf16
 from visiontokens.data.ranks import RankBatches, WithFillers
 from visiontokens.data.sampler import RunSampler
+from visiontokens.models.llava import LlavaWithCompressor
 from visiontokens.train.arguments import arguments
 from visiontokens.train.callbacks import CheckpointMark, Meter, StageSwitch, StepLog
 from visiontokens.train.processes import Processes, Stopped, StopRequest, disconnect, from_first, wait_for_all
 from visiontokens.train.records import newest_checkpoint, trim_log
+from visiontokens.train.speed import Peak, peak_flops, step_flops
 from visiontokens.train.weights import (
     Weights,
     gather_trained_weights,
@@ -110,6 +112,10 @@ class StageTrainer(Trainer):
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         meter.loss += float(loss)
         meter.tokens += tokens
+        if isinstance(self.network, LlavaWithCompressor):
+            load = self.network.load.take()
+            meter.load.add(load)
+            meter.flops += step_flops(self.network, load)
         meter.forwards += 1
         return loss
 
@@ -195,7 +201,8 @@ def fit(
         train_dataset=dataset,
         data_collator=collator,
     )
-    _run(trainer, run_dir, label, processes)
+    dtype = torch.bfloat16 if use_bf16(settings.precision, device) else torch.float32
+    _run(trainer, run_dir, label, processes, peak_flops(torch.device(device), dtype))
     whole = gather_trained_weights(model, keep=processes.first) if trainer.is_deepspeed_enabled else None
     disconnect()
     if schedule is not None:
@@ -203,13 +210,13 @@ def fit(
     return whole
 
 
-def _run(trainer: StageTrainer, run_dir: Path, label: str, processes: Processes) -> None:
+def _run(trainer: StageTrainer, run_dir: Path, label: str, processes: Processes, peak: Peak) -> None:
     """Train from the newest checkpoint to the end, or to a request to stop."""
     for unwanted in list(trainer.callback_handler.callbacks):
         if type(unwanted).__name__ in ("PrinterCallback", "ProgressCallback"):
             trainer.remove_callback(unwanted)
     request = StopRequest()
-    trainer.add_callback(StepLog(run_dir / "log.jsonl", trainer.meter, label, request, first=processes.first))
+    trainer.add_callback(StepLog(run_dir / "log.jsonl", trainer.meter, label, request, peak, first=processes.first))
     trainer.add_callback(CheckpointMark())
     start = from_first(newest_checkpoint(run_dir / "checkpoints") if processes.first else None)
     if processes.first:

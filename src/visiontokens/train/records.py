@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,4 +124,19 @@ def final_record(
         "tokens_seen": sum(row["tokens"] for row in log),
         "wall_seconds": round(sum(row["seconds"] for row in log), 3),
         "cpu_seconds": round(sum(row["cpu_seconds"] for row in log), 3),
+        **speed(log),
+    }
+
+
+def speed(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return padding share, tokens per second and MFU of a run from its log (weighted by tokens and time)."""
+    rows = [row for row in rows if row.get("lm_tokens")]
+    seconds, tokens = sum(row["seconds"] for row in rows), sum(row["lm_tokens"] for row in rows)
+    if not seconds:
+        return {}
+    slots = sum(row["lm_tokens"] / (1 - row["padding"]) for row in rows)
+    return {
+        "padding": round(1 - tokens / slots, 4),
+        "tokens_per_second": round(tokens / seconds, 1),
+        "mfu": round(sum(row["mfu"] * row["seconds"] for row in rows) / seconds, 6),
     }

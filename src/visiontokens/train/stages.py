@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from visiontokens.compress.schedule import Schedule, Stage
+from visiontokens.train.lora import MARK
 
 StageName = Literal["align", "tune"]
 STAGES: tuple[StageName, ...] = ("align", "tune")
@@ -72,14 +73,17 @@ def load_schedule(name: str, folder: str | Path) -> CountedSchedule | None:
 def freeze_for(model: nn.Module, stage: StageName) -> list[str]:
     """Set `requires_grad` for a stage and return the names of the parameters that train.
 
+    Where the language model has low-rank adapters, they train in its place.
+
     Raises:
         ValueError: an unknown stage, or nothing would train.
     """
     if stage not in STAGES:
         raise ValueError(f"stage: expected one of {STAGES}, found {stage!r}")
     names = []
+    adapted = any(f".{MARK}" in name for name, _ in model.named_parameters())
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(_trains(name, stage))
+        parameter.requires_grad_(_trains(name, stage, adapted))
         if parameter.requires_grad:
             names.append(name)
     if not names:
@@ -87,8 +91,10 @@ def freeze_for(model: nn.Module, stage: StageName) -> list[str]:
     return names
 
 
-def _trains(name: str, stage: StageName) -> bool:
+def _trains(name: str, stage: StageName, adapted: bool) -> bool:
     parts = name.split(".")
     if "vision_tower" in parts:
         return False
-    return stage == "tune" or "multi_modal_projector" in parts or "compressor" in parts
+    if "multi_modal_projector" in parts or "compressor" in parts:
+        return True
+    return stage == "tune" and (not adapted or f".{MARK}" in name)

@@ -19,10 +19,12 @@ from visiontokens.data.images import Preprocessor
 from visiontokens.data.instruct import Collator, FeatureSource, ImageSource, InstructDataset, PixelSource
 from visiontokens.data.precision import use_bf16
 from visiontokens.models.build import build_model, load_model, save_model, save_processors
+from visiontokens.models.kernels import Kernel, choose_kernel, use_kernel
 from visiontokens.models.llava import LlavaWithCompressor
 from visiontokens.provenance import read_json, sha256_file, write_json
 from visiontokens.train.arguments import deepspeed_config
 from visiontokens.train.loop import discard_checkpoints, fit
+from visiontokens.train.lora import add_lora, merge_lora
 from visiontokens.train.processes import Processes
 from visiontokens.train.records import claim, final_record, read_log
 from visiontokens.train.stages import CountedSchedule, StageName, freeze_for, load_schedule
@@ -48,6 +50,18 @@ class Run:
     def settings(self) -> TrainStageConfig:
         """The stage's settings."""
         return self.config.train.align if self.stage == "align" else self.config.train.tune
+
+    @property
+    def kernel(self) -> Kernel:
+        """The attention kernel of this run."""
+        bf16 = use_bf16(self.settings.precision, self.device)
+        dtype = torch.bfloat16 if bf16 else torch.float32
+        return choose_kernel(self.settings.attention, torch.device(self.device), dtype, lookup(self.method.name))
+
+    @property
+    def packed(self) -> bool:
+        """Whether samples share rows: asked for, and possible with the method."""
+        return self.settings.packing and lookup(self.method.name).packable
 
     @property
     def label(self) -> str:
@@ -93,6 +107,9 @@ def train_stage(
     identity = _identity(run, processes)
     claim(run_dir, identity, write=processes.first)
     model = _model(run)
+    use_kernel(model, run.kernel)
+    if run.settings.packing and not run.packed:
+        log.info("%s: not packed, method %r looks at whole rows", run.label, run.method.name)
     trained = freeze_for(model, stage)
     dataset, collator = _data(run, model)
     log.info("%s: %d samples, %d tensors train%s", run.label, len(dataset), len(trained), _stages(run.schedule))
@@ -141,8 +158,12 @@ def staged_method(method: MethodSpec) -> MethodSpec:
 def _model(run: Run) -> LlavaWithCompressor:
     method = run.method if run.schedule is None else staged_method(run.method)
     if run.init is not None:
-        return load_model(run.init, method)
-    return build_model(run.config.backbones.tower, run.config.backbones.llm, method, run.seed)
+        model = load_model(run.init, method)
+    else:
+        model = build_model(run.config.backbones.tower, run.config.backbones.llm, method, run.seed)
+    if run.settings.lora is not None and run.stage == "tune":
+        add_lora(model, run.settings.lora, run.seed)
+    return model
 
 
 def _identity(run: Run, processes: Processes) -> dict[str, Any]:
@@ -162,6 +183,8 @@ def _identity(run: Run, processes: Processes) -> dict[str, Any]:
         "schedule": run.schedule.model_dump(mode="json") if run.schedule else None,
         "settings": run.settings.model_dump(mode="json", exclude={"save_every"}),
         "bf16": use_bf16(run.settings.precision, run.device),
+        "attention": run.kernel.name,
+        "packed": run.packed,
         "device": run.device,
         "threads": run.config.threads,
         "processes": processes.count,
@@ -189,7 +212,8 @@ def _data(run: Run, model: LlavaWithCompressor) -> tuple[InstructDataset, Collat
     source = _images(run, model) if dataset.images else None
     if source is not None:
         source.check(dataset.images, str(dataset.path))
-    return dataset, Collator(encoder.pad_id, source, segments=dataset.isolated, weighted=settings.caption_weight != 1.0)
+    weighted = settings.caption_weight != 1.0
+    return dataset, Collator(encoder.pad_id, source, segments=dataset.isolated, weighted=weighted, packed=run.packed)
 
 
 def _images(run: Run, model: LlavaWithCompressor) -> ImageSource:
@@ -223,6 +247,7 @@ def _finish(model: LlavaWithCompressor, identity: Mapping[str, Any], run_dir: Pa
         "total": sum(p.numel() for p in model.parameters()),
         "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
+    merge_lora(model)
     save_model(model, out)
     (out / "log.jsonl").write_text((run_dir / "log.jsonl").read_text(encoding="utf-8"), encoding="utf-8")
     record = final_record(identity, rows, counts)

@@ -13,7 +13,8 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from visiontokens.data.miniworld.scenes import Scenes
-from visiontokens.models.attention import PrefixMask, blocked_attention
+from visiontokens.models.attention import blocked_attention
+from visiontokens.models.masks import PrefixMask
 from visiontokens.models.tiny import LlmDims, llm_config
 
 from .pixels import PixelEmbedding
