@@ -122,14 +122,14 @@ def save_processors(tower_dir: str | Path, llm_dir: str | Path, path: str | Path
 
 
 def load_model(
-    path: str | Path, method: MethodSpec | None = None, dtype: torch.dtype = torch.float32
+    path: str | Path, method: MethodSpec | None = None, dtype: torch.dtype | str = torch.float32
 ) -> LlavaWithCompressor:
     """Load a model saved by `save_model`, or any LLaVA-1.5 checkpoint in the transformers layout.
 
     Args:
         path: the folder.
         method: overrides the stored method, for compression at test time only.
-        dtype: of all weights.
+        dtype: of all weights; `auto` is the one that the checkpoint names.
 
     Raises:
         FileNotFoundError: no checkpoint there.
