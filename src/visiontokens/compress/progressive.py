@@ -35,7 +35,7 @@ class Progressive(Compressor[ProgressiveParams]):
     def settings(cls, geometry: Geometry) -> Iterator[dict[str, Any]]:
         """The first two cuts moved together, the last on its own; those near layers 4, 12 and 24 of 32 first."""
         depth, published = geometry.llm_layers, [cut.at(geometry.llm_layers) for cut in ProgressiveParams().layers]
-        moved = {(first, max(first + 1, 3 * first)) for first in range(1, depth)}
+        moved = {(first, first * published[1] // published[0]) for first in range(1, depth)}
         every = [(*pair, last) for pair in moved for last in range(pair[1] + 1, depth)]
         for cuts in sorted(every, key=lambda cuts: sum(abs(a - b) for a, b in zip(cuts, published, strict=True))):
             yield {"layers": [f"{cut}/{depth}" for cut in cuts]}

@@ -40,6 +40,7 @@ def ask(
     question: str,
     method: Path | str | None = None,
     max_new_tokens: int = 64,
+    *,
     budget: float | None = None,
 ) -> Answer:
     """Answer `question` about `image` with the model in a self-contained folder.

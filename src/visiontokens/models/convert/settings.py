@@ -30,6 +30,7 @@ TEXT_KEYS = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "hidden_act", "initializer_range",
     "bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings", "rope_theta", "rope_scaling",
+    "rope_parameters",
 )  # fmt: skip
 
 
@@ -94,7 +95,7 @@ def from_official_settings(
         vision_feature_layer=int(raw.get("mm_vision_select_layer", -2)),
         tie_word_embeddings=bool(raw.get("tie_word_embeddings", False)),
     )
-    config.dtype = raw.get("torch_dtype") or raw.get("dtype")
+    config.dtype = raw.get("torch_dtype") or raw.get("dtype") or "float16"
     config.compressor = method.to_config()
     return config
 
@@ -106,12 +107,14 @@ def to_official_settings(config: LlavaConfig, rows: int) -> dict[str, Any]:
     rope = dict(getattr(text, "rope_parameters", None) or {})
     flat = {key: getattr(text, key, None) for key in TEXT_KEYS if not key.startswith("rope_")}
     width = vision.hidden_size
+    scaled = rope.get("rope_type", "default") != "default"
     known = all(getattr(vision, key) == value for key, value in CLIP_L.items() if key != "projection_dim")
     return {key: value for key, value in flat.items() if value is not None} | {
         "architectures": ["LlavaLlamaForCausalLM"],
         "model_type": "llava_llama",
         "vocab_size": rows,
         "rope_theta": rope.get("rope_theta", 10000.0),
+        "rope_scaling": {key: value for key, value in rope.items() if key != "rope_theta"} if scaled else None,
         "mm_vision_tower": f"openai/{CLIP_L_NAME}" if known else "",
         "mm_hidden_size": width,
         "mm_projector_type": "mlp2x_gelu",

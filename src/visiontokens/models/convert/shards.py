@@ -59,12 +59,13 @@ def _resized(stored: Stored, size: int, more: int) -> Iterator[bytes]:
         if kept:
             yield kept
         if more > 0:
-            data = rest + piece
-            whole = len(data) // (width * stored.dtype.itemsize) * width * stored.dtype.itemsize
-            rest = data[whole:]
-            if whole:
-                values = torch.frombuffer(bytearray(data[:whole]), dtype=stored.dtype).view(-1, width)
-                total += values.double().sum(0)
+            data = bytearray(rest + piece)
+            row = width * stored.dtype.itemsize
+            rows = len(data) // row
+            rest = bytes(data[rows * row :])
+            if rows:
+                values = torch.frombuffer(data, dtype=stored.dtype, count=rows * width).view(rows, width)
+                total += values.sum(0, dtype=torch.float64)
     if more > 0:
         mean = (total / stored.shape[0]).to(stored.dtype).expand(more, -1).contiguous()
         yield mean.view(-1).view(torch.uint8).numpy().tobytes()
