@@ -12,12 +12,13 @@ from tiny_home import make_home, weights
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from visiontokens.cli import main
-from visiontokens.models.build import CheckpointError, load_model
+from visiontokens.models.build import CheckpointError, load_model, weights_hash
 from visiontokens.models.convert import convert
 from visiontokens.models.convert.files import PIECE, Checkpoint
 from visiontokens.models.convert.plan import expected_shapes
 from visiontokens.models.convert.settings import CLIP_L
 from visiontokens.models.convert.shards import with_rows, write_safetensors
+from visiontokens.provenance import sha256_file
 
 SHARD = 20_000
 
@@ -94,6 +95,15 @@ def test_the_hubs_layout_and_our_own(home, tmp_path):
     assert own.source_format == "ours"
     convert(tmp_path / "own", tmp_path / "own2")
     assert same(tensors(tmp_path / "own2"), tensors(tmp_path / "own"))
+
+
+def test_sharded_weights_have_a_hash_of_their_own(home, tmp_path):
+    assert weights_hash(weights(home)) == sha256_file(weights(home) / "model.safetensors")
+    convert(weights(home), tmp_path / "hub", target="llava-hf", shard_bytes=SHARD)
+    before = weights_hash(tmp_path / "hub")
+    shard = next((tmp_path / "hub").glob("*-00002-*"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"!")
+    assert weights_hash(tmp_path / "hub") != before
 
 
 def test_added_rows_are_the_mean_and_are_cut_again(tmp_path):

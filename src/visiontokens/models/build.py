@@ -15,7 +15,7 @@ from transformers.initialization import no_init_weights
 from visiontokens.compress.base import MethodSpec
 from visiontokens.models.hooked import geometry_of
 from visiontokens.models.llava import LlavaWithCompressor
-from visiontokens.provenance import atomic_write
+from visiontokens.provenance import atomic_write, read_json, sha256_file, sha256_json
 
 IMAGE_TOKEN = "<image>"
 PROCESSOR_FILE = "preprocessor_config.json"
@@ -119,6 +119,20 @@ def save_processors(tower_dir: str | Path, llm_dir: str | Path, path: str | Path
     for source in filter(Path.is_file, sources):
         with atomic_write(Path(path) / source.name, "wb") as handle:
             handle.write(source.read_bytes())
+
+
+def weights_hash(path: str | Path) -> str:
+    """Return the SHA-256 of a folder's weights: of the one file, or of the list of its shards' hashes.
+
+    Raises:
+        FileNotFoundError: neither `model.safetensors` nor the index of its shards is there.
+    """
+    folder = Path(path)
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file() or not index.is_file():
+        return sha256_file(whole)
+    shards = sorted(set(read_json(index)["weight_map"].values()))
+    return sha256_json({shard: sha256_file(folder / shard) for shard in shards})
 
 
 def load_model(
