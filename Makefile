@@ -3,6 +3,7 @@
 #   make smoke                the same workflow on a handful of samples, in minutes
 #   make test                 the tests, the whole workflow at smoke scale among them
 #   make restore              bring stored results back into a fresh clone (REMOTE=DIR: where they are)
+#   make plan SCALE=paper     what it would cost: jobs, GPU-hours, disk, downloads with licences; offline
 #   make reproduce CORES=8 SCALE=mini-full
 
 PY ?= python3
@@ -16,10 +17,10 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 SNAKEMAKE = snakemake --cores $(CORES) $(ARGS)
 
-.PHONY: help env reproduce smoke test lint restore store backbones lock clean
+.PHONY: help env plan reproduce smoke test lint restore store backbones lock clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -7
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -8
 
 env: .venv/.ok
 
@@ -34,6 +35,9 @@ env: .venv/.ok
 reproduce: .venv/.ok
 	$(SNAKEMAKE) --configfile config/scales/$(SCALE).yaml
 	@echo "Tables and figures: open results/$(SCALE)/paper/index.html"
+
+plan: .venv/.ok
+	visiontokens plan --config config/config.yaml config/scales/$(SCALE).yaml
 
 smoke: .venv/.ok
 	$(SNAKEMAKE) --configfile config/scales/smoke.yaml
