@@ -8,7 +8,7 @@ image.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -121,7 +121,7 @@ def _tokens(spec: MethodSpec, shape: LlamaShape) -> tuple[tuple[float, ...], flo
     return _counted(spec.model_dump_json(), shape)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _counted(spec: str, shape: LlamaShape) -> tuple[tuple[float, ...], float]:
     """Build a method without memory for its weights and ask it."""
     import torch

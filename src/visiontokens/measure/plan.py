@@ -1,4 +1,4 @@
-"""The bill before a run: jobs by rule, GPU-hours, disk and downloads, from Snakemake's dry run and the registry alone."""
+"""The bill before a run: jobs, GPU-hours, disk, downloads; from Snakemake's dry run and the registry alone."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def _jobs(config: Config, jobs: Sequence[Job]) -> list[str]:
         "",
         f"GPU-hours: FLOPs / ({settings.tflops:g} TFLOPs x {settings.mfu:.0%} MFU) of {settings.device}, declared in "
         "`plan`, not measured.",
-        "  training: 2 forward passes' worth a sample in align, 3 in tune, plus the tower's; recomputation is in the MFU;",
-        f"  text tokens a sample: {settings.align_text} in align, {settings.tune_text} in tune; every sample has an image",
+        "  training: 2 forward passes' worth a sample in align, 3 in tune, and the tower; recomputation is in the MFU",
+        f"  text tokens a sample: {settings.align_text} in align, {settings.tune_text} in tune; an image in each",
         f"  answers: one question at a time, {settings.question_text} text tokens, {settings.answer_tokens} tokens at "
         f"{settings.decode_ms:g} ms; start-up {settings.startup_minutes:g} minutes a job",
         f"Wall clock with {settings.gpus} GPUs always busy: {total / settings.gpus / 24:,.1f} days.",
