@@ -22,7 +22,7 @@ from typing import IO
 
 import requests
 
-BLOCK = 1 << 20
+BLOCK = 1 << 16
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers after which asking again makes sense."""
 LONGEST_WAIT = 600.0
@@ -117,7 +117,7 @@ def download(remote: Remote, transport: Transport) -> Digest:
     """
     remote.target.parent.mkdir(parents=True, exist_ok=True)
     failures, wrong = 0, 0
-    with remote.part.open("ab") as handle, _alone(remote, handle):
+    with remote.part.open("ab", buffering=0) as handle, _alone(remote, handle):
         while True:
             before = remote.part.stat().st_size
             try:
