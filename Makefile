@@ -4,6 +4,7 @@
 #   make test                 the tests, the whole workflow at smoke scale among them
 #   make restore              bring stored results back into a fresh clone (REMOTE=DIR: where they are)
 #   make bench                time and memory of every method beside transformers' LLaVA (7B geometry on a GPU)
+#   make plan SCALE=paper     what it would cost: jobs, GPU-hours, disk, downloads with licences; offline
 #   make reproduce CORES=8 SCALE=mini-full
 
 PY ?= python3
@@ -17,10 +18,10 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 SNAKEMAKE = snakemake --cores $(CORES) $(ARGS)
 
-.PHONY: help env reproduce smoke test bench lint restore store backbones lock clean
+.PHONY: help env plan reproduce smoke test bench lint restore store backbones lock clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -8
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -10
 
 env: .venv/.ok
 
@@ -35,6 +36,9 @@ env: .venv/.ok
 reproduce: .venv/.ok
 	$(SNAKEMAKE) --configfile config/scales/$(SCALE).yaml
 	@echo "Tables and figures: open results/$(SCALE)/paper/index.html"
+
+plan: .venv/.ok
+	visiontokens plan --config config/config.yaml config/scales/$(SCALE).yaml
 
 smoke: .venv/.ok
 	$(SNAKEMAKE) --configfile config/scales/smoke.yaml

@@ -14,7 +14,7 @@ configfile: "config/config.yaml"
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/data.smk"
+include: "workflow/rules/download.smk" if OFFICIAL else "workflow/rules/data.smk"
 include: "workflow/rules/backbones.smk"
 include: "workflow/rules/redundancy.smk"
 include: "workflow/rules/train.smk"

@@ -56,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--traceback", action="store_true", help="show where in the code an error arose")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, dest="name")
     _add_making(verbs)
+    _add_official(verbs)
     _add_running(verbs)
     _add_checkpoints(verbs)
     _add_reporting(verbs)
@@ -82,6 +83,20 @@ def _add_making(verbs: argparse._SubParsersAction) -> None:
     _run_dir(train)
     train.add_argument("--init", type=Path, help="folder with the weights to start from")
     _paths(train, out="folder for the final weights and the record")
+
+
+def _add_official(verbs: argparse._SubParsersAction) -> None:
+    """Add the verbs for official data and weights, and for what a run costs."""
+    download = _verb(verbs, "download", _download, "fetch official data and weights that are missing, and verify them")
+    download.add_argument("--role", action="append", default=[], help="only this role (column in data/registry.tsv)")
+    download.add_argument("--name", action="append", default=[], help="this entry, also if the scale does not use it")
+    download.add_argument("--receipt", type=Path, help="where the receipt of a single entry goes")
+    inspect = _verb(verbs, "inspect", _inspect, "check official files: revision, counts, missing images")
+    inspect.add_argument("--part", required=True, help="align, tune, benchmarks, or one benchmark")
+    inspect.add_argument("--out", required=True, type=Path, help="the annotation file or record to write")
+    inspect.add_argument("--missing", type=Path, default=Path("missing.txt"), help="list of missing images")
+    plan = _verb(verbs, "plan", _plan, "list jobs, GPU-hours, disk and downloads of what is left to run, offline")
+    plan.add_argument("--all", action="store_true", dest="everything", help="as if nothing had run")
 
 
 def _add_running(verbs: argparse._SubParsersAction) -> None:
@@ -242,6 +257,37 @@ def _train(args: argparse.Namespace) -> None:
         sys.exit(STOPPED)
     if Processes.from_environment().first:
         write_card(args.out, bases=[config.backbones.llm, config.backbones.tower])
+
+
+def _download(args: argparse.Namespace) -> None:
+    from visiontokens.config import load_config
+    from visiontokens.data.fetch import fetch_all
+    from visiontokens.data.registry import choose, needed, read_registry
+
+    config = load_config(args.config)
+    entries = read_registry(config.downloads.registry)
+    fetch_all(config, choose(entries, needed(config, entries), args.role, args.name), args.receipt)
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    from visiontokens.config import load_config
+    from visiontokens.data.official import inspect_benchmark, inspect_benchmarks, inspect_stage
+    from visiontokens.data.registry import read_registry
+    from visiontokens.provenance import write_json
+
+    config = load_config(args.config)
+    if args.part in ("align", "tune"):
+        inspect_stage(config, args.part, args.out, args.missing)
+    elif args.part == "benchmarks":
+        inspect_benchmarks(config, args.out)
+    else:
+        write_json(args.out, inspect_benchmark(config, read_registry(config.downloads.registry), args.part))
+
+
+def _plan(args: argparse.Namespace) -> None:
+    from visiontokens.measure.plan import plan
+
+    print(plan(args.config, everything=args.everything), end="")
 
 
 def _predict(args: argparse.Namespace) -> None:

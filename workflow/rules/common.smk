@@ -1,5 +1,6 @@
 """Settings, the experiment table, and the helpers of every rule file (which hold rules only)."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -19,7 +20,9 @@ load_config(workflow.configfiles)  # an error names the file
 SETTINGS = parse_config(config, "--config")
 EXPERIMENTS = load_experiments(SETTINGS)
 BENCHMARKS = list(load_benchmarks(SETTINGS))
-TRAINED = [name for name, row in EXPERIMENTS.items() if row.trained]
+OFFICIAL = SETTINGS.world is None  # official files instead of a generated world
+RELEASED = SETTINGS.experiments.released
+TRAINED = [name for name, row in EXPERIMENTS.items() if row.trained and name not in RELEASED]
 NOTEBOOKS = SETTINGS.report.notebooks
 RESULTS = str(SETTINGS.results_dir)
 DATA = str(SETTINGS.data_dir)
@@ -29,6 +32,10 @@ DATA = str(SETTINGS.data_dir)
 SETTINGS_FILE = SETTINGS.results_dir / "config.yaml"
 if not SETTINGS_FILE.exists():
     write_resolved(SETTINGS, SETTINGS_FILE)
+
+
+# What stands for the weights of a backbone: the file, or the receipt of its download.
+WEIGHTS_FILE = "download.json" if OFFICIAL else "model.safetensors"
 
 
 pathvars:
@@ -110,10 +117,22 @@ def alignment(wildcards):
     return f"{RESULTS}/models/{name}/seed{wildcards.seed}/align/model.safetensors"
 
 
+def weights_of(name, seed):
+    """Return what stands for an experiment's weights: its own, another experiment's, or released ones."""
+    root = weights_root(EXPERIMENTS, name)
+    if root in RELEASED:
+        return f"{RELEASED[root]}/download.json"
+    return f"{RESULTS}/models/{root}/seed{seed}/tune/model.safetensors"
+
+
 def final_weights(wildcards):
-    """Return the weights a row is evaluated with, its own or another experiment's."""
-    name = weights_root(EXPERIMENTS, wildcards.experiment)
-    return f"{RESULTS}/models/{name}/seed{wildcards.seed}/tune/model.safetensors"
+    """Return the weights a row is evaluated with."""
+    return weights_of(wildcards.experiment, wildcards.seed)
+
+
+def cached(*sets):
+    """Return the cached features of image sets; official images are read as they are."""
+    return [] if OFFICIAL else [f"{DATA}/features/{name}/index.json" for name in sets]
 
 
 def train_code(wildcards):

@@ -4,8 +4,8 @@
 rule measure:
     input:
         config=ancient("<results>/config.yaml"),
-        tower="<tower>/model.safetensors",
-        llm="<llm>/model.safetensors",
+        tower=f"<tower>/{WEIGHTS_FILE}",
+        llm=f"<llm>/{WEIGHTS_FILE}",
         methods=sorted({method_file(row.method) for row in EXPERIMENTS.values()}),
     output:
         records=collect("<results>/efficiency/{experiment}.json", experiment=EXPERIMENTS),

@@ -10,7 +10,7 @@ rule predict:
         weights=final_weights,
         method=test_method_file,
         world="<data>/world.json",
-        features="<data>/features/test/index.json",
+        features=cached("test"),
     output:
         answers=each_benchmark(ANSWERS),
         record="<results>/predictions/{experiment}/seed{seed}/record.json",
@@ -89,7 +89,7 @@ rule score:
 
 
 rule evaluate:
-    """Scores of every experiment on every benchmark, and of every trained one on the validation split."""
+    """Scores of every experiment on every benchmark, and of every trained one on the generated world's validation split."""
     input:
         runs(SCORES, benchmarks=BENCHMARKS),
-        runs("<results>/validation/{experiment}/seed{seed}.json", TRAINED),
+        runs("<results>/validation/{experiment}/seed{seed}.json", [] if OFFICIAL else TRAINED),

@@ -5,9 +5,9 @@ rule probe:
     input:
         config=ancient("<results>/config.yaml"),
         grid=str(SETTINGS.redundancy.table),
-        weights=f"<results>/models/{SETTINGS.redundancy.model}/seed0/tune/model.safetensors",
+        weights=weights_of(SETTINGS.redundancy.model, 0),
         world="<data>/world.json",
-        features=collect("<data>/features/{set}/index.json", set=["validation", "test"]),
+        features=cached("validation", "test"),
     output:
         curve="<results>/redundancy/curve.csv",
         attention="<results>/redundancy/attention.csv",

@@ -9,9 +9,9 @@ rule align:
     input:
         config=ancient("<results>/config.yaml"),
         annotations=f"<data>/{SETTINGS.train.align.annotations}",
-        features=f"<data>/features/{SETTINGS.train.align.image_set}/index.json",
-        tower="<tower>/model.safetensors",
-        llm="<llm>/model.safetensors",
+        features=cached(SETTINGS.train.align.image_set),
+        tower=f"<tower>/{WEIGHTS_FILE}",
+        llm=f"<llm>/{WEIGHTS_FILE}",
         method=train_method_file,
     output:
         weights=trained("align", "model.safetensors"),
@@ -43,9 +43,9 @@ rule tune:
     input:
         config=ancient("<results>/config.yaml"),
         annotations=f"<data>/{SETTINGS.train.tune.annotations}",
-        features=f"<data>/features/{SETTINGS.train.tune.image_set}/index.json",
-        tower="<tower>/model.safetensors",
-        llm="<llm>/model.safetensors",
+        features=cached(SETTINGS.train.tune.image_set),
+        tower=f"<tower>/{WEIGHTS_FILE}",
+        llm=f"<llm>/{WEIGHTS_FILE}",
         method=train_method_file,
         schedule=schedule_file,
         init=alignment,

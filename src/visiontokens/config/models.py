@@ -224,6 +224,8 @@ class ExperimentsConfig(Section):
     """If not empty: only these experiment ids (and the ones whose weights they use)."""
     seeds: Size = 1
     """Each trained row runs with seeds 0 … min(this, the row's `seeds`) - 1."""
+    released: dict[str, Path] = {}
+    """Trained rows whose weights are not trained here: experiment id -> folder with weights in transformers' layout."""
 
 
 class EvaluateConfig(Section):
@@ -288,6 +290,48 @@ class ReportConfig(Section):
     """Notebooks to execute, in order."""
 
 
+class DownloadsConfig(Section):
+    """Official data and weights, where a scale uses them (`data/registry.tsv`)."""
+
+    registry: Path = Path("data/registry.tsv")
+    """The table of files."""
+    workers: Size = 4
+    """Entries that `visiontokens download` fetches at a time."""
+    attempts: Size = 8
+    """Attempts in a row without a new byte before a download is given up."""
+    timeout: float = Field(default=60.0, gt=0)
+    """Seconds without an answer that end an attempt."""
+    keep_archives: bool = False
+    """Keep archives after they are extracted."""
+    max_missing_images: Fraction = 0.001
+    """Largest share of an annotation file's images that may be missing; their records are left out and listed."""
+
+
+class PlanConfig(Section):
+    """What `visiontokens plan` assumes; nothing else reads it."""
+
+    device: str | None = None
+    """Accelerator of the bill; null where the jobs run on the CPU."""
+    tflops: float = Field(default=312.0, gt=0)
+    """Its peak in 1e12 FLOPs per second, dense bf16 (312: A100)."""
+    mfu: float = Field(default=0.25, gt=0, le=1)
+    """Share of the peak that training and prefill reach; recomputed activations do not count as work."""
+    gpus: Size = 8
+    """GPUs at work at the same time, for the wall-clock time."""
+    align_text: Size = 32
+    """Mean text tokens of an alignment sample."""
+    tune_text: Size = 256
+    """Mean text tokens of an instruction sample."""
+    question_text: Size = 80
+    """Mean text tokens of a benchmark question with the system prompt."""
+    answer_tokens: Size = 4
+    """Mean tokens of an answer."""
+    decode_ms: float = Field(default=25.0, gt=0)
+    """Milliseconds per generated token, batch 1."""
+    startup_minutes: float = Field(default=5.0, ge=0)
+    """Minutes that a job on a GPU takes to load libraries and weights."""
+
+
 class Config(Section):
     """Everything a run depends on."""
 
@@ -320,6 +364,10 @@ class Config(Section):
     """Latency and memory."""
     report: ReportConfig = ReportConfig()
     """Notebooks, tables and figures."""
+    downloads: DownloadsConfig = DownloadsConfig()
+    """Official data and weights."""
+    plan: PlanConfig = PlanConfig()
+    """Assumptions of the bill."""
 
     @property
     def data_dir(self) -> Path:

@@ -93,6 +93,9 @@ def load_experiments(config: Config) -> dict[str, Experiment]:
     """
     table = config.experiments.table
     rows = read_experiments(table)
+    for name in config.experiments.released:
+        if name not in rows:
+            raise ConfigError(f"experiments.released: unknown experiment '{name}' in {table}{suggest(name, rows)}")
     if not config.experiments.only:
         return {name: row for name, row in rows.items() if row.set in config.experiments.sets}
     wanted = set()

@@ -1,0 +1,116 @@
+"""Official data and weights (data/registry.tsv): fetched where they are missing, then checked.
+
+Receipts stand for the files, which are no outputs: Snakemake would delete them before it runs a rule again. Nothing
+here touches the network while the workflow is planned.
+"""
+
+from visiontokens.data.registry import WEIGHTS, destination, needed, read_registry
+
+REGISTRY = read_registry(SETTINGS.downloads.registry)
+WANTED = needed(SETTINGS, REGISTRY)
+FOLDERS = {str(destination(entry, SETTINGS)): name for name, entry in WANTED.items() if entry.role in WEIGHTS}
+
+
+def receipts(*readers):
+    """Return the receipts of the data that training stages or benchmarks read."""
+    return [
+        f"<data>/downloads/{name}.json"
+        for name, entry in WANTED.items()
+        if entry.role not in WEIGHTS and set(readers) & set(entry.used_by)
+    ]
+
+
+def row(name):
+    """Return an entry as plain values: a changed row is fetched or checked again."""
+    return REGISTRY[name].model_dump(mode="json")
+
+
+localrules:
+    download,
+    weights,
+    inspect,
+    official,
+
+
+rule download:
+    output:
+        "<data>/downloads/{entry}.json",
+    wildcard_constraints:
+        entry="|".join(name for name, entry in WANTED.items() if entry.role not in WEIGHTS),
+    log:
+        "<logs>/download/{entry}.log",
+    priority: 100
+    retries: 2
+    conda:
+        ENVIRONMENT
+    params:
+        row=lambda wildcards: row(wildcards.entry),
+        config=SETTINGS_FILE,
+    shell:
+        "visiontokens download --config {params.config} --name {wildcards.entry} --receipt {output} 2>&1 | tee {log} >&2"
+
+
+rule weights:
+    output:
+        "{folder}/download.json",
+    wildcard_constraints:
+        folder="|".join(map(re.escape, FOLDERS)),
+    log:
+        "<logs>/download/{folder}.log",
+    priority: 100
+    retries: 2
+    conda:
+        ENVIRONMENT
+    params:
+        row=lambda wildcards: row(FOLDERS[wildcards.folder]),
+        name=lambda wildcards: FOLDERS[wildcards.folder],
+        config=SETTINGS_FILE,
+    shell:
+        "visiontokens download --config {params.config} --name {params.name} --receipt {output} 2>&1 | tee {log} >&2"
+
+
+rule inspect:
+    """The records that a stage trains on: all but those whose image is missing, which are listed beside the log."""
+    input:
+        config=ancient("<results>/config.yaml"),
+        receipts=lambda wildcards: receipts(wildcards.stage),
+    output:
+        "<data>/checked/{stage}.json",
+    wildcard_constraints:
+        stage="align|tune",
+    log:
+        text="<logs>/inspect/{stage}.log",
+        missing="<logs>/inspect/{stage}.missing.txt",
+    conda:
+        ENVIRONMENT
+    params:
+        limit=SETTINGS.downloads.max_missing_images,
+        code=code("data.official"),
+    shell:
+        "visiontokens inspect --config {input.config} --part {wildcards.stage} --out {output}"
+        " --missing {log.missing} 2>&1 | tee {log.text} >&2"
+
+
+rule official:
+    """The benchmarks' files: right revision, expected counts, every image there."""
+    input:
+        config=ancient("<results>/config.yaml"),
+        receipts=receipts(*BENCHMARKS, *SETTINGS.redundancy.benchmarks),
+    output:
+        "<data>/world.json",
+    log:
+        "<logs>/inspect/benchmarks.log",
+    conda:
+        ENVIRONMENT
+    params:
+        code=code("data.official"),
+    shell:
+        "visiontokens inspect --config {input.config} --part benchmarks --out {output} 2>&1 | tee {log} >&2"
+
+
+rule data:
+    """Official data and weights, fetched and checked."""
+    input:
+        rules.official.output,
+        collect("<data>/checked/{stage}.json", stage=["align", "tune"] if TRAINED else []),
+        collect("{folder}/download.json", folder=FOLDERS),
