@@ -43,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, dest="name")
     _add_making(verbs)
     _add_running(verbs)
+    _add_checkpoints(verbs)
     _add_reporting(verbs)
     _add_housekeeping(verbs)
     return parser
@@ -88,11 +89,32 @@ def _add_running(verbs: argparse._SubParsersAction) -> None:
     _paths(redundancy, out="folder for the curves")
     efficiency = _verb(verbs, "efficiency", _efficiency, "count and measure the cost of every experiment")
     _paths(efficiency, out="folder for one JSON file per experiment")
-    ask = _verb(verbs, "ask", _ask, "ask a trained model about an image", config=False)
-    _model(ask)
+    ask = _verb(verbs, "ask", _ask, "ask a model about an image", config=False)
+    ask.add_argument("--model", required=True, help="folder with trained or published weights, or their id on the hub")
     ask.add_argument("--image", type=Path, required=True, help="image file")
-    ask.add_argument("--method", help="method at test time, if not the trained one (config/methods/<id>.yaml)")
+    ask.add_argument(
+        "--method", help="method at test time, if not the trained one: its name, or config/methods/<id>.yaml"
+    )
+    ask.add_argument(
+        "--budget", type=float, help="vision tokens to spend, averaged over layers; --method is then a name"
+    )
     ask.add_argument("question")
+
+
+def _add_checkpoints(verbs: argparse._SubParsersAction) -> None:
+    """Add the verbs that bring checkpoints in and out."""
+    convert = _verb(verbs, "convert", _convert, "convert a checkpoint from one layout to another", config=False)
+    convert.add_argument("--source", required=True, type=Path, help="folder or file")
+    _paths(convert, out="folder to make")
+    formats = ("llava", "llava-hf", "stf", "stf-projector", "ours")
+    convert.add_argument("--format", default="auto", choices=("auto", *formats), help="layout of the source")
+    convert.add_argument("--to", default="ours", choices=formats, help="layout to write")
+    convert.add_argument("--tower", type=Path, help="CLIP folder, if the source does not hold the vision tower")
+    convert.add_argument("--llm", type=Path, help="LLaMA folder, for projectors alone")
+    convert.add_argument("--tokenizer", type=Path, help="folder of the tokenizer, if it is not with the weights")
+    card = _verb(verbs, "card", _card, "write the model card of a folder from its records", config=False)
+    card.add_argument("--model", required=True, type=Path, help="folder with weights")
+    card.add_argument("--scores", type=Path, help="folder with one JSON file of scores per benchmark")
 
 
 def _add_reporting(verbs: argparse._SubParsersAction) -> None:
@@ -187,10 +209,12 @@ def _features(args: argparse.Namespace) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     from visiontokens.config import load_config
+    from visiontokens.report.card import write_card
     from visiontokens.train.trainer import train_stage
 
     config = load_config(args.config)
     train_stage(config, args.experiment, args.seed, args.stage, run_dir=args.run_dir, out=args.out, init=args.init)
+    write_card(args.out, bases=[config.backbones.llm, config.backbones.tower])
 
 
 def _predict(args: argparse.Namespace) -> None:
@@ -230,12 +254,34 @@ def _efficiency(args: argparse.Namespace) -> None:
 
 def _ask(args: argparse.Namespace) -> None:
     from visiontokens.evaluate.ask import ask
+    from visiontokens.models.library import resolve
 
-    method = Path("config/methods") / f"{args.method}.yaml" if args.method else None
-    answer = ask(_weights(args.model), args.image, args.question, method)
+    described = Path("config/methods") / f"{args.method}.yaml"
+    method = described if args.method and args.budget is None and described.is_file() else args.method
+    answer = ask(_weights(resolve(args.model)), args.image, args.question, method, budget=args.budget)
     print(answer.text)
     tokens = f"{answer.mean_tokens:.0f} of {answer.full_tokens} vision tokens per layer"
     print(f"{tokens}, first token after {1000 * answer.seconds_to_first_token:.0f} ms ({answer.method})")
+
+
+def _convert(args: argparse.Namespace) -> None:
+    from visiontokens.models.convert import convert
+    from visiontokens.report.card import write_card
+
+    done = convert(
+        args.source, args.out, layout=args.format, target=args.to, tower=args.tower, llm=args.llm,
+        tokenizer=args.tokenizer,
+    )  # fmt: skip
+    if args.to in {"ours", "llava-hf"}:
+        write_card(args.out)
+    what = f"{done.tensors} tensors, {done.bytes / 1e9:.2f} GB, method {done.method.name}"
+    print(f"{done.source_format} -> {done.target_format}: {what} -> {args.out}")
+
+
+def _card(args: argparse.Namespace) -> None:
+    from visiontokens.report.card import write_card
+
+    print(write_card(_weights(args.model), scores=args.scores))
 
 
 def _weights(model: Path) -> Path:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -46,6 +47,12 @@ class AveragePooling(Compressor[AvgPoolParams]):
     def __init__(self, params: AvgPoolParams, geometry: Geometry) -> None:
         super().__init__(params, geometry)
         check_window(self.name, params.window, geometry.grid)
+
+    @classmethod
+    def settings(cls, geometry: Geometry) -> Iterator[dict[str, Any]]:
+        """Every window that divides the grid."""
+        sides = range(1, min(geometry.grid) + 1)
+        return ({"window": side} for side in sides if not (geometry.grid[0] % side or geometry.grid[1] % side))
 
     def tokens(self, vision: VisionIn, projector: nn.Module) -> Tensor:
         """Return `[F, N / window**2, D]`."""

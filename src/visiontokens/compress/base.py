@@ -9,7 +9,7 @@ default is the identity.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -229,6 +229,14 @@ class Compressor(nn.Module, Generic[P]):
                 part.reset_parameters()
 
     # -- E: accounting -------------------------------------------------------------------------------------------
+
+    @classmethod
+    def settings(cls, geometry: Geometry) -> Iterator[dict[str, Any]]:
+        """Yield the parameters a token budget may choose from, nearest to the published ones first.
+
+        By default only the default parameters: weights that were trained for one number of tokens serve no other.
+        """
+        yield {}
 
     def n_tokens(self, n_vision: int) -> int | None:
         """Tokens that enter the language model for `n_vision` patches; `None` when data-dependent."""

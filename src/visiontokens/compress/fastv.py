@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import MappingProxyType
+from typing import Any
 
 from pydantic import Field
 
-from visiontokens.compress.base import Compressor, Decoder, MethodParams, Probe, Seq, register
-from visiontokens.compress.schedule import Depth, DepthField
+from visiontokens.compress.base import Compressor, Decoder, Geometry, MethodParams, Probe, Seq, register
+from visiontokens.compress.schedule import Depth, DepthField, cuts_and_strides
 
 
 class FastVParams(MethodParams):
@@ -53,6 +55,11 @@ class FastV(Compressor[FastVParams]):
                 best = score[row].masked_fill(~member[row], -1.0).topk(count).indices
                 keep[row] = keep[row].index_fill(0, best, True)
         return seq.keep(keep)
+
+    @classmethod
+    def settings(cls, geometry: Geometry) -> Iterator[dict[str, Any]]:
+        """Every cut and stride, cuts near layer 2 of 32 first."""
+        return cuts_and_strides(Depth(2), geometry.llm_layers, geometry.n_vision)
 
     def tokens_per_layer(self, n_vision: int, n_layers: int) -> list[float]:
         """All tokens below layer K, N/S from it on."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from visiontokens.compress.base import Compressor, Decoder, MethodParams, Seq, register
-from visiontokens.compress.schedule import Depth, DepthField
+from visiontokens.compress.base import Compressor, Decoder, Geometry, MethodParams, Seq, register
+from visiontokens.compress.schedule import Depth, DepthField, cuts_and_strides
 
 
 class KMeansParams(MethodParams):
@@ -64,6 +66,11 @@ class KMeans(Compressor[KMeansParams]):
     def n_after(self, n_vision: int) -> int:
         """Centroids of one image."""
         return n_vision // self.params.stride
+
+    @classmethod
+    def settings(cls, geometry: Geometry) -> Iterator[dict[str, Any]]:
+        """Every cut and stride, cuts near layer 2 of 32 first."""
+        return cuts_and_strides(Depth(2), geometry.llm_layers, geometry.n_vision)
 
     def tokens_per_layer(self, n_vision: int, n_layers: int) -> list[float]:
         """All tokens below layer K, N/S from it on."""

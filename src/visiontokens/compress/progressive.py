@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Iterator
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from visiontokens.compress.base import Compressor, Decoder, MethodParams, Seq, register
+from visiontokens.compress.base import Compressor, Decoder, Geometry, MethodParams, Seq, register
 from visiontokens.compress.schedule import Depth, DepthField
 
 
@@ -29,6 +30,15 @@ class Progressive(Compressor[ProgressiveParams]):
     """Strides 1, 2, 4, 8 in layers 0-3, 4-11, 12-23, 24-31 of 32; the operator is LLaVolta's 1-D average pooling."""
 
     Params = ProgressiveParams
+
+    @classmethod
+    def settings(cls, geometry: Geometry) -> Iterator[dict[str, Any]]:
+        """The first two cuts moved together, the last on its own; those near layers 4, 12 and 24 of 32 first."""
+        depth, published = geometry.llm_layers, [cut.at(geometry.llm_layers) for cut in ProgressiveParams().layers]
+        moved = {(first, first * published[1] // published[0]) for first in range(1, depth)}
+        every = [(*pair, last) for pair in moved for last in range(pair[1] + 1, depth)]
+        for cuts in sorted(every, key=lambda cuts: sum(abs(a - b) for a, b in zip(cuts, published, strict=True))):
+            yield {"layers": [f"{cut}/{depth}" for cut in cuts]}
 
     def _cuts(self, n_layers: int) -> list[int]:
         return [depth.at(n_layers) for depth in self.params.layers]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from pydantic import Field
 
-from visiontokens.compress.base import Compressor, Decoder, MethodParams, Seq, register
-from visiontokens.compress.schedule import Depth, DepthField
+from visiontokens.compress.base import Compressor, Decoder, Geometry, MethodParams, Seq, register
+from visiontokens.compress.schedule import Depth, DepthField, cuts_and_strides
 
 
 class RandomParams(MethodParams):
@@ -43,6 +45,11 @@ class RandomDrop(Compressor[RandomParams]):
             scores = torch.rand(1, n, generator=torch.Generator().manual_seed(self.params.seed)).expand_as(chosen)
         chosen = chosen.scatter(1, scores.topk(keep).indices, True).to(seq.pos.device)
         return seq.keep(~seq.vis | chosen.gather(1, seq.rank.clamp(0, n - 1)))
+
+    @classmethod
+    def settings(cls, geometry: Geometry) -> Iterator[dict[str, Any]]:
+        """Every cut and stride, cuts near layer 2 of 32 first."""
+        return cuts_and_strides(Depth(2), geometry.llm_layers, geometry.n_vision)
 
     def tokens_per_layer(self, n_vision: int, n_layers: int) -> list[float]:
         """All tokens below layer K, N/S from it on."""

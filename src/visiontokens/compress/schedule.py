@@ -55,6 +55,18 @@ def scale_depth(layer: int, of: int, n_layers: int) -> int:
     return max(1, math.floor(layer / of * n_layers + 0.5))
 
 
+def cuts_and_strides(default: Depth, n_layers: int, n_vision: int) -> Iterator[dict[str, Any]]:
+    """Yield `layer` and `stride` of methods that shorten once: every cut, nearest to `default` first.
+
+    Of the strides that leave the same number of tokens only the smallest is listed; stride 1 stands once, first.
+    """
+    yield {"layer": str(default), "stride": 1}
+    strides = {n_vision // stride: stride for stride in range(n_vision, 1, -1)}
+    for cut in sorted(range(1, n_layers), key=lambda cut: abs(cut - default.at(n_layers))):
+        for stride in sorted(strides.values()):
+            yield {"layer": f"{cut}/{n_layers}", "stride": stride}
+
+
 DepthField = Annotated[Depth, BeforeValidator(Depth.parse)]
 
 

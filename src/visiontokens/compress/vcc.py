@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import MappingProxyType
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from visiontokens.compress.base import Compressor, Decoder, Geometry, MethodError, MethodParams, Seq, VisionIn, register
-from visiontokens.compress.schedule import Depth, DepthField, Stage
+from visiontokens.compress.schedule import Depth, DepthField, Stage, cuts_and_strides
 
 
 class VccParams(MethodParams):
@@ -72,6 +73,11 @@ class VisualContextCompressor(Compressor[VccParams]):
     def n_tokens(self, n_vision: int) -> int:
         """N, or N / stride when pooling before the language model."""
         return n_vision // self.stride if self.layer < 0 else n_vision
+
+    @classmethod
+    def settings(cls, geometry: Geometry) -> Iterator[dict[str, Any]]:
+        """Every cut and stride (strides must divide the tokens), cuts near layer 2 of 32 first."""
+        return cuts_and_strides(Depth(2), geometry.llm_layers, geometry.n_vision)
 
     def tokens_per_layer(self, n_vision: int, n_layers: int) -> list[float]:
         """N in the first K layers, N / stride from there on."""

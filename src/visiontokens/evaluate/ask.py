@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
+from transformers import LlavaConfig
 
-from visiontokens.compress.base import MethodSpec
 from visiontokens.data.encoders import FastEncoder
 from visiontokens.data.images import Preprocessor
 from visiontokens.evaluate.greedy import Greedy, Prompt, encode_question
-from visiontokens.models.build import PROCESSOR_FILE, TOKENIZER_FILES, load_model
-from visiontokens.provenance import read_json
+from visiontokens.models.build import PROCESSOR_FILE, load_model
+from visiontokens.models.library import choose_method
+from visiontokens.models.processors import image_settings, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -34,31 +34,42 @@ class Answer:
         return sum(self.tokens_per_layer) / len(self.tokens_per_layer)
 
 
-def ask(model_dir: Path, image: Path, question: str, method: Path | None = None, max_new_tokens: int = 64) -> Answer:
+def ask(
+    model_dir: Path,
+    image: Path,
+    question: str,
+    method: Path | str | None = None,
+    max_new_tokens: int = 64,
+    *,
+    budget: float | None = None,
+) -> Answer:
     """Answer `question` about `image` with the model in a self-contained folder.
 
     Args:
         model_dir: weights, tokenizer and image settings, as training leaves them or as LLaVA-1.5 is published.
         image: an image file of any size.
         question: in words; the prompt template is added here.
-        method: method file that replaces the model's own compressor at test time.
+        method: method, by name or file, that replaces the model's own compressor at test time.
         max_new_tokens: longest answer.
+        budget: mean vision tokens over all decoder layers, translated to the method's parameters.
 
     Raises:
         FileNotFoundError: a part of the model, or the image, is not there.
         ValueError: the image cannot be read, or the weights do not fit the method.
     """
     model_dir = Path(model_dir)
-    for name in (PROCESSOR_FILE, TOKENIZER_FILES[0]):
-        if not (model_dir / name).is_file():
-            raise FileNotFoundError(f"{model_dir}: {name} not found, expected it beside the weights")
-    pixels = Preprocessor.from_config(read_json(model_dir / PROCESSOR_FILE))([image])
-    model: Any = load_model(model_dir, MethodSpec.from_yaml(method) if method else None)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    images = image_settings([model_dir])
+    if images is None:
+        raise FileNotFoundError(f"{model_dir}: {PROCESSOR_FILE} not found, expected it beside the weights")
+    tokenizer = load_tokenizer([model_dir])
+    pixels = Preprocessor.from_config(images)([image])
+    spec = choose_method(LlavaConfig.from_pretrained(model_dir), method, budget, {})
+    gpu = torch.cuda.is_available()
+    model: Any = load_model(model_dir, spec, "auto" if gpu else torch.float32)
+    model.to("cuda" if gpu else "cpu")
     encoder = FastEncoder(tokenizer)
     prompt = encode_question(question, encoder, model.config.image_token_id, image=True)
-    inputs = torch.from_numpy(pixels).to(model.device)
+    inputs = torch.from_numpy(pixels).to(model.device, model.dtype)
     ids, _ = _answer(Greedy(model, encoder, max_new_tokens), inputs, prompt)
     _, seconds = _answer(Greedy(model, encoder, 0), inputs, prompt)
     patches = model.geometry.n_vision

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
 
 from visiontokens.compress.base import MethodSpec
 from visiontokens.config import Config, load_experiments
@@ -20,8 +19,9 @@ from visiontokens.data.precision import autocast
 from visiontokens.data.progress import Progress
 from visiontokens.evaluate.greedy import Greedy, Prompt, encode_question
 from visiontokens.evaluate.predictions import PredictionWriter, answer_record
-from visiontokens.models.build import load_model
+from visiontokens.models.build import load_model, weights_hash
 from visiontokens.models.llava import LlavaWithCompressor
+from visiontokens.models.processors import load_tokenizer
 from visiontokens.provenance import sha256_file, sha256_json, stamp, write_json
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Predictor:
         settings = config.evaluate
         return cls(
             model,
-            AutoTokenizer.from_pretrained(config.backbones.llm),
+            load_tokenizer([Path(model.name_or_path), config.backbones.llm]),
             config.data_dir,
             features,
             batch_size=settings.batch_size,
@@ -170,7 +170,7 @@ def predict_experiment(config: Config, experiment: str, seed: int, model_dir: Pa
     store = FeatureStore.open(config.data_dir / "features" / "test", model.compressor.levels)
     predictor = Predictor.of(config, model, store)
     identity = {
-        "weights": sha256_file(model_dir / "model.safetensors"),
+        "weights": weights_hash(model_dir),
         "method": model.method.to_config(),
         "evaluate": settings.model_dump(mode="json", include={"batch_size", "max_new_tokens", "limit", "precision"}),
         "data": sha256_file(config.data_dir / "world.json"),

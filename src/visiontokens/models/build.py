@@ -15,7 +15,7 @@ from transformers.initialization import no_init_weights
 from visiontokens.compress.base import MethodSpec
 from visiontokens.models.hooked import geometry_of
 from visiontokens.models.llava import LlavaWithCompressor
-from visiontokens.provenance import atomic_write
+from visiontokens.provenance import atomic_write, read_json, sha256_file, sha256_json
 
 IMAGE_TOKEN = "<image>"
 PROCESSOR_FILE = "preprocessor_config.json"
@@ -121,15 +121,29 @@ def save_processors(tower_dir: str | Path, llm_dir: str | Path, path: str | Path
             handle.write(source.read_bytes())
 
 
+def weights_hash(path: str | Path) -> str:
+    """Return the SHA-256 of a folder's weights: of the one file, or of the list of its shards' hashes.
+
+    Raises:
+        FileNotFoundError: neither `model.safetensors` nor the index of its shards is there.
+    """
+    folder = Path(path)
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file() or not index.is_file():
+        return sha256_file(whole)
+    shards = sorted(set(read_json(index)["weight_map"].values()))
+    return sha256_json({shard: sha256_file(folder / shard) for shard in shards})
+
+
 def load_model(
-    path: str | Path, method: MethodSpec | None = None, dtype: torch.dtype = torch.float32
+    path: str | Path, method: MethodSpec | None = None, dtype: torch.dtype | str = torch.float32
 ) -> LlavaWithCompressor:
     """Load a model saved by `save_model`, or any LLaVA-1.5 checkpoint in the transformers layout.
 
     Args:
         path: the folder.
         method: overrides the stored method, for compression at test time only.
-        dtype: of all weights.
+        dtype: of all weights; `auto` is the one that the checkpoint names.
 
     Raises:
         FileNotFoundError: no checkpoint there.

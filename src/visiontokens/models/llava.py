@@ -30,6 +30,7 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
 
     def __init__(self, config: LlavaConfig) -> None:
         super(LlavaForConditionalGeneration, self).__init__(config)
+        self.processor: Any = None  # the stock processor, where `visiontokens.load` finds one
         self.method = MethodSpec.from_config(getattr(config, "compressor", None))
         config.compressor = self.method.to_config()
         geometry = geometry_of(config)

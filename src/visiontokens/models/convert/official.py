@@ -1,4 +1,4 @@
-"""Official LLaVA-style checkpoints (LLaVA, LLaVA-STF, LLaVolta) in and out of this package's models."""
+"""Official LLaVA-style tensors (LLaVA, LLaVA-STF, LLaVolta) straight into a model in memory."""
 
 from __future__ import annotations
 
@@ -11,26 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from visiontokens.models.build import CheckpointError
+from visiontokens.models.convert.names import BUFFERS, from_official
 from visiontokens.models.llava import LlavaWithCompressor
-
-RULES = (
-    (r"model\.vision_tower\.vision_tower\.vision_model\.", "model.vision_tower."),
-    (r"model\.mm_projector_crosslayer\.0\.", "compressor.mbtf.linear_1."),
-    (r"model\.mm_projector_crosslayer\.2\.", "compressor.mbtf.linear_2."),
-    (r"model\.mm_projector\.0\.", "model.multi_modal_projector.linear_1."),
-    (r"model\.mm_projector\.2\.", "model.multi_modal_projector.linear_2."),
-    (r"model\.(embed_tokens|layers|norm)\.", r"model.language_model.\1."),
-    (r"lm_head\.", "lm_head."),
-)
-BUFFERS = re.compile(r"(rotary_emb\.inv_freq|embeddings\.position_ids)$")
-
-
-def from_official(name: str) -> str | None:
-    """Return this package's name of an official tensor; `None` for a name that is not known."""
-    for pattern, new in RULES:
-        if re.match(pattern, name):
-            return re.sub(pattern, new, name, count=1)
-    return None
 
 
 def read_official(paths: Iterable[str | Path]) -> dict[str, Tensor]:
