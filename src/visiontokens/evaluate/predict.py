@@ -69,7 +69,7 @@ class Predictor:
         settings = config.evaluate
         return cls(
             model,
-            load_tokenizer([Path(model.name_or_path), config.backbones.llm]),
+            load_tokenizer([Path(str(model.name_or_path)), config.backbones.llm]),
             config.data_dir,
             features,
             batch_size=settings.batch_size,

@@ -13,7 +13,7 @@ from visiontokens.models.build import CheckpointError
 from visiontokens.models.convert.files import Stored
 from visiontokens.provenance import read_json
 
-CLIP_L = {
+CLIP_L: dict[str, Any] = {
     "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
     "image_size": 336, "patch_size": 14, "projection_dim": 768, "hidden_act": "quick_gelu",
 }  # fmt: skip
