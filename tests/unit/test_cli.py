@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from visiontokens.cli import build_parser, main
+from visiontokens.models.convert.names import FORMATS
 
 
 def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,6 +44,14 @@ def test_help_loads_no_heavy_library_and_answers_within_a_second() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     assert time.process_time() - start < 1
+
+
+def test_convert_takes_every_layout_that_the_converter_knows() -> None:
+    for layout in FORMATS:
+        given = build_parser().parse_args(
+            ["convert", "--source", "a", "--out", "b", "--format", layout, "--to", layout]
+        )
+        assert (given.format, given.to) == (layout, layout)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
-from visiontokens.compress.base import MethodSpec
+from visiontokens.compress.base import MethodSpec, parse_params
 from visiontokens.models.build import CheckpointError
 from visiontokens.models.convert.files import Stored
 from visiontokens.provenance import read_json
@@ -147,8 +147,7 @@ def stf_method(tensors: Mapping[str, Stored], width: int) -> MethodSpec:
             f"{' or '.join(map(str, PAPER_LEVELS))} blocks and a square number of tokens"
         )
     params = {"window": window, "expand": expand, "levels": PAPER_LEVELS[blocks], "hidden": hidden}
-    defaults = {"window": 2, "expand": 16, "levels": "all8", "hidden": 4}
-    return MethodSpec(name="stf_mbtf", params={key: value for key, value in params.items() if value != defaults[key]})
+    return MethodSpec(name="stf_mbtf", params=parse_params("stf_mbtf", params).model_dump(exclude_defaults=True))
 
 
 def _multiples(tensors: Mapping[str, Stored], name: str, width: int) -> tuple[int, int]:

@@ -12,6 +12,8 @@ from visiontokens.data.miniworld.render import render
 from visiontokens.data.miniworld.scenes import Scenes
 from visiontokens.data.precision import autocast
 
+from .vision import to_pixels
+
 LEVEL = -2  # the hidden state that LLaVA-1.5 reads
 
 
@@ -22,14 +24,13 @@ class Eyes:
         self.tower = CLIPVisionModel.from_pretrained(folder).eval()
         self.precision = precision
         processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
-        self._mean, self._std = (torch.tensor(v).view(3, 1, 1) for v in (processor.image_mean, processor.image_std))
+        self._norm = (processor.image_mean, processor.image_std)
 
     @torch.no_grad()
     def __call__(self, scenes: Scenes) -> Tensor:
         """Return the patch tokens `[B, N, C]` of the rendered scenes."""
-        images = torch.from_numpy(render(scenes)).permute(0, 3, 1, 2) / 255
         with autocast(self.precision):
-            states = self.tower((images - self._mean) / self._std, output_hidden_states=True).hidden_states
+            states = self.tower(to_pixels(render(scenes), *self._norm), output_hidden_states=True).hidden_states
         return states[LEVEL][:, 1:].float()
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from visiontokens.data.miniworld.render import PATCH, digits_of, objects_of, render
 from visiontokens.data.miniworld.scenes import DIGIT_SIZES, IMAGE_SIZE, Scenes, digit_bank
 from visiontokens.provenance import atomic_write
+from visiontokens.train.backbones.vision import to_pixels
 
 QUARTER = IMAGE_SIZE // 4  # px of a row or column, as questions count them
 ATTRIBUTES = ("color", "shape", "size", "texture", "row", "column", *(f"digit_{px}px" for px in DIGIT_SIZES))
@@ -80,10 +81,9 @@ def _read(
 ) -> dict[str, tuple[NDArray, NDArray]]:
     """Return per attribute the probed patches' hidden states `[M, layers + 1, C]` and classes `[M]`."""
     found: dict[str, list[tuple[NDArray, NDArray]]] = {name: [] for name in ATTRIBUTES}
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in norm)
     for start in range(0, len(scenes), batch):
         part = scenes.select(slice(start, start + batch))
-        pixels = (torch.from_numpy(render(part)).permute(0, 3, 1, 2) / 255 - mean) / std
+        pixels = to_pixels(render(part), *norm)
         with torch.inference_mode():
             states = tower(pixels, output_hidden_states=True).hidden_states
         stacked = torch.stack([s[:, 1:] for s in states], dim=2).float().numpy()

@@ -32,7 +32,14 @@ from visiontokens.models.tiny import MINI_TOWER, TowerDims, image_processor
 from visiontokens.provenance import read_json, sha256_file, stamp, write_json
 from visiontokens.train.backbones.crops import SIDE, sample_crops
 from visiontokens.train.backbones.probe import Probe, probe_tower, write_probes
-from visiontokens.train.backbones.vision import CaptionHead, PatchHead, build_tower, hidden_states, patch_places
+from visiontokens.train.backbones.vision import (
+    CaptionHead,
+    PatchHead,
+    build_tower,
+    hidden_states,
+    patch_places,
+    to_pixels,
+)
 
 _LOG_EVERY = 50  # steps
 _WARMUP = 40  # steps
@@ -85,9 +92,8 @@ class _Run:
         self._cpu = time.process_time()
 
     def pixels(self, images: np.ndarray) -> Tensor:
-        """Return images `[B, H, W, 3]` as the tower's input `[B, 3, H, W]`, as the image processor makes it."""
-        mean, std = (torch.tensor(v).view(3, 1, 1) for v in self.norm)
-        return (torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - mean) / std
+        """Return images `[B, H, W, 3]` as the tower's input `[B, 3, H, W]`."""
+        return to_pixels(images, *self.norm)
 
     def note(self, phase: str, step: int, loss: float, right: float, progress: Progress) -> None:
         """Count a step; every 50 write down the mean loss and hit rate, and now and then save the tower."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -122,6 +123,12 @@ def hidden_states(
     for layer in layers[:depth]:
         states.append(layer(states[-1], attention_mask=None))
     return states
+
+
+def to_pixels(images: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Return images `[B, H, W, 3]` as a tower's input `[B, 3, H, W]`, as its image processor makes it."""
+    centre, scale = (torch.tensor(v).view(3, 1, 1) for v in (mean, std))
+    return (torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - centre) / scale
 
 
 class PatchHead(nn.Module):

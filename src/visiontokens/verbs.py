@@ -1,0 +1,269 @@
+"""What each verb of the command does: read its settings, call one function, print what a user waits for.
+
+Libraries that take seconds to load are imported inside the verbs, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+BENCH_METHODS = (
+    "none", "avgpool", "avgpool3", "avgpool-after", "stf", "mbtf", "stf-mbtf", "stf-mbtf-k3", "vcc-2-8", "vcc-2-4",
+    "vcc-16-4", "progressive", "random-2-8", "kmeans-2-8", "fastv-2-8", "qformer-32",
+)  # fmt: skip
+"""Method files that `bench` times unless told otherwise: every method, at 144 and 64 tokens where it has them."""
+STOPPED = 75
+"""Exit code of a run that stopped on request with a checkpoint (`EX_TEMPFAIL`: try again)."""
+
+
+def world(args: argparse.Namespace) -> None:
+    """Write the mini world in the official file formats."""
+    from visiontokens.config import load_config
+    from visiontokens.data.miniworld.build import build_world
+
+    world = load_config(args.config).world
+    if world is None:
+        raise ValueError(f"{args.config[-1]}: key 'world': found null, expected sizes: these data are not generated")
+    build_world(args.out, world)
+
+
+def tower(args: argparse.Namespace) -> None:
+    """Pretrain the mini vision tower from nothing."""
+    from visiontokens.config import load_config
+    from visiontokens.train.backbones.tower import pretrain_tower
+
+    pretrain_tower(load_config(args.config).backbones.pretrain_tower, args.out)
+
+
+def llm(args: argparse.Namespace) -> None:
+    """Pretrain the mini language model from nothing."""
+    from visiontokens.train.backbones.llm import pretrain_llm
+
+    pretrain_llm(args.out, args.run_dir, args.tower)
+
+
+def features(args: argparse.Namespace) -> None:
+    """Compute the frozen tower's features of one image set."""
+    from visiontokens.config import load_config
+    from visiontokens.data.featurize import featurize
+
+    featurize(load_config(args.config), args.image_set, args.workers)
+
+
+def train(args: argparse.Namespace) -> None:
+    """Run one training stage of one experiment; continues a killed run."""
+    from visiontokens.config import load_config
+    from visiontokens.report.card import write_card
+    from visiontokens.train.processes import Processes, Stopped
+    from visiontokens.train.trainer import train_stage
+
+    config = load_config(args.config)
+    try:
+        train_stage(config, args.experiment, args.seed, args.stage, run_dir=args.run_dir, out=args.out, init=args.init)
+    except Stopped as stopped:
+        logging.getLogger(__name__).info("%s", stopped)
+        sys.exit(STOPPED)
+    if Processes.from_environment().first:
+        write_card(args.out, bases=[config.backbones.llm, config.backbones.tower])
+
+
+def download(args: argparse.Namespace) -> None:
+    """Fetch official data and weights that are missing, and verify them."""
+    from visiontokens.config import load_config
+    from visiontokens.data.fetch import fetch_all
+    from visiontokens.data.registry import choose, needed, read_registry
+
+    config = load_config(args.config)
+    entries = read_registry(config.downloads.registry)
+    fetch_all(config, choose(entries, needed(config, entries), args.role, args.name), args.receipt)
+
+
+def inspect(args: argparse.Namespace) -> None:
+    """Check official files: revision, counts, missing images."""
+    from visiontokens.config import load_config
+    from visiontokens.data.official import inspect_benchmark, inspect_benchmarks, inspect_stage
+    from visiontokens.data.registry import read_registry
+    from visiontokens.provenance import write_json
+
+    config = load_config(args.config)
+    if args.part in ("align", "tune"):
+        inspect_stage(config, args.part, args.out, args.missing)
+    elif args.part == "benchmarks":
+        inspect_benchmarks(config, args.out)
+    else:
+        write_json(args.out, inspect_benchmark(config, read_registry(config.downloads.registry), args.part))
+
+
+def plan(args: argparse.Namespace) -> None:
+    """List jobs, GPU-hours, disk and downloads of what is left to run, offline."""
+    from visiontokens.measure.plan import plan
+
+    print(plan(args.config, everything=args.everything), end="")
+
+
+def predict(args: argparse.Namespace) -> None:
+    """Answer every benchmark with one experiment's model."""
+    from visiontokens.config import load_config
+    from visiontokens.evaluate.predict import predict_experiment
+
+    predict_experiment(load_config(args.config), args.experiment, args.seed, args.model, args.out)
+
+
+def validate(args: argparse.Namespace) -> None:
+    """Score one experiment's model on the validation split."""
+    from visiontokens.config import load_config
+    from visiontokens.evaluate.validate import validate_experiment
+
+    validate_experiment(load_config(args.config), args.experiment, args.seed, args.model, args.out)
+
+
+def score(args: argparse.Namespace) -> None:
+    """Score a folder of predictions (no model needed)."""
+    from visiontokens.config import load_config
+    from visiontokens.evaluate.scoring import score_experiment
+
+    score_experiment(load_config(args.config), args.experiment, args.seed, args.predictions, args.out)
+
+
+def redundancy(args: argparse.Namespace) -> None:
+    """Pool an un-retrained model's tokens and look inside it."""
+    from visiontokens.analyze.redundancy import run_redundancy
+    from visiontokens.config import load_config
+
+    run_redundancy(load_config(args.config), args.model, args.out)
+
+
+def efficiency(args: argparse.Namespace) -> None:
+    """Count and measure the cost of every experiment."""
+    from visiontokens.config import load_config
+    from visiontokens.measure.record import measure_all
+
+    measure_all(load_config(args.config), args.out)
+
+
+def bench(args: argparse.Namespace) -> None:
+    """Time every method beside transformers' LLaVA, random weights."""
+    import torch
+
+    from visiontokens.compress.base import MethodSpec
+    from visiontokens.measure.bench import run_bench
+    from visiontokens.report.bench import write_bench
+
+    torch.set_num_threads(args.threads)
+    names = args.methods or BENCH_METHODS
+    methods = [(name, MethodSpec.from_yaml(Path("config/methods") / f"{name}.yaml")) for name in names]
+    records = run_bench(args.geometry, methods, repeats=args.repeats, attention=args.attention)
+    print(write_bench(records, args.out))
+
+
+def ask(args: argparse.Namespace) -> None:
+    """Ask a model about an image."""
+    from visiontokens.evaluate.ask import ask
+    from visiontokens.models.library import resolve
+
+    described = Path("config/methods") / f"{args.method}.yaml"
+    method = described if args.method and args.budget is None and described.is_file() else args.method
+    answer = ask(_weights(resolve(args.model)), args.image, args.question, method, budget=args.budget)
+    print(answer.text)
+    tokens = f"{answer.mean_tokens:.0f} of {answer.full_tokens} vision tokens per layer"
+    print(f"{tokens}, first token after {1000 * answer.seconds_to_first_token:.0f} ms ({answer.method})")
+
+
+def convert(args: argparse.Namespace) -> None:
+    """Convert a checkpoint from one layout to another."""
+    from visiontokens.models.convert import convert
+    from visiontokens.report.card import write_card
+
+    done = convert(
+        args.source, args.out, layout=args.format, target=args.to, tower=args.tower, llm=args.llm,
+        tokenizer=args.tokenizer,
+    )  # fmt: skip
+    if args.to in {"ours", "llava-hf"}:
+        write_card(args.out)
+    what = f"{done.tensors} tensors, {done.bytes / 1e9:.2f} GB, method {done.method.name}"
+    print(f"{done.source_format} -> {done.target_format}: {what} -> {args.out}")
+
+
+def card(args: argparse.Namespace) -> None:
+    """Write the model card of a folder from its records."""
+    from visiontokens.report.card import write_card
+
+    print(write_card(_weights(args.model), scores=args.scores))
+
+
+def _weights(model: Path) -> Path:
+    """Return the folder with weights: `model` itself, or the tuned weights of seed 0 of an experiment's folder."""
+    return model / "seed0" / "tune" if (model / "seed0").is_dir() else model
+
+
+def readme(args: argparse.Namespace) -> None:
+    """Put the results of a finished run into README.md."""
+    from visiontokens.config import load_config
+    from visiontokens.report.readme import update_readme
+
+    update_readme(load_config(args.config), args.readme, args.figures)
+
+
+def notebook(args: argparse.Namespace) -> None:
+    """Execute one notebook and render it."""
+    from visiontokens.config import load_config
+    from visiontokens.report.render import run_notebook
+
+    out = args.out or load_config(args.config).results_dir / "paper"
+    run_notebook(args.notebook, args.executed, args.html, out, args.config)
+
+
+def summary(args: argparse.Namespace) -> None:
+    """Write the summary table, headline metrics and the page of all results."""
+    from visiontokens.config import load_config
+    from visiontokens.report.render import summary
+
+    summary(load_config(args.config), args.out)
+
+
+def config_generate(args: argparse.Namespace) -> None:
+    """Write config.yaml and schema.json."""
+    from visiontokens.config.generate import write_generated
+
+    for path in write_generated(args.folder):
+        print(path)
+
+
+def config_schema(args: argparse.Namespace) -> None:
+    """Print the JSON schema of the settings."""
+    from visiontokens.config.generate import schema_json
+
+    print(schema_json(), end="")
+
+
+def config_check(args: argparse.Namespace) -> None:
+    """Check settings and tables, and list what would run."""
+    from visiontokens.config import load_benchmarks, load_config, load_experiments, load_pooling, seeds_of
+
+    config = load_config(args.files)
+    rows = load_experiments(config)
+    print(
+        f"scale {config.scale}: {len(load_benchmarks(config))} benchmarks, {len(load_pooling(config))} pooling points"
+    )
+    for name, row in rows.items():
+        weights = f"weights of {row.weights_from}" if row.weights_from else f"trained as {row.train_method}"
+        schedule = f", schedule {row.schedule}" if row.schedule else ""
+        seeds = len(seeds_of(config, rows, name))
+        print(f"  {name}: {row.method}, {weights}{schedule}, {seeds} seed{'s' * (seeds != 1)}")
+
+
+def records_export(args: argparse.Namespace) -> None:
+    """Write .snakemake's records to one sorted file without times."""
+    from visiontokens.records import export_records
+
+    print(f"{export_records(args.file)} records -> {args.file}")
+
+
+def records_restore(args: argparse.Namespace) -> None:
+    """Bring exported records back after a clone."""
+    from visiontokens.records import restore_records
+
+    print(f"{restore_records(args.file)} records restored from {args.file}")
