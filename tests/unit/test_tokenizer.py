@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from visiontokens.data.miniworld import phrases
-from visiontokens.data.miniworld.chinese import translate
+from visiontokens.data.miniworld.chinese import WORDS, translate
 from visiontokens.data.miniworld.knowledge import ask_text
 from visiontokens.data.miniworld.language import FAMILIES, Question, Rng, ask, caption, multiple_choice
 from visiontokens.data.miniworld.scenes import Scene, Scenes
@@ -94,6 +94,14 @@ def test_fixed_phrases_are_one_token(tokenizer: PreTrainedTokenizerFast) -> None
     ]  # fmt: skip
 
 
+def test_chinese_words_are_one_token_as_english_ones_are(tokenizer: PreTrainedTokenizerFast) -> None:
+    for word in WORDS.values():
+        assert len(tokenizer.tokenize(word)) == 1, word
+    assert tokenizer.tokenize("大的条纹红色三角形在图的左半边吗？") == [
+        *("大", "的", "条纹", "红色", "三角形", "在", "图的", "左半边", "吗", "？")
+    ]
+
+
 def test_case_matters_and_unknown_words_are_unknown(tokenizer: PreTrainedTokenizerFast) -> None:
     assert tokenizer("Is").input_ids != tokenizer("is").input_ids
     assert tokenizer.unk_token_id in tokenizer("zebra").input_ids
@@ -102,7 +110,7 @@ def test_case_matters_and_unknown_words_are_unknown(tokenizer: PreTrainedTokeniz
 def test_vocabulary_is_small_and_ordered() -> None:
     tokens = vocabulary()
     assert list(tokens)[:5] == ["<unk>", "<s>", "</s>", "<pad>", "<image>"]
-    assert len(tokens) <= 400
+    assert len(tokens) <= 450
 
 
 def test_saved_files_load_the_same(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:

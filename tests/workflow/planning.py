@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-FILES = ("Snakefile", "environment.yml")
+FILES = ("Snakefile", "environment.yml", "data/registry.tsv")
 FOLDERS = ("config", "data/backbones", "data/reference", "notebooks", "profiles", "workflow")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -21,6 +21,7 @@ STREET = [
     ("measure",),
     ("analyze",),
     ("report",),
+    ("verbs",),
     ("cli",),
     ("__main__",),
 ]

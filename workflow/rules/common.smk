@@ -162,13 +162,18 @@ def gpus(most):
     return min(most, SETTINGS.gpus)
 
 
-# SIGTERM ahead of a time limit reaches every process of a job; shell and tee must outlive the training, which answers
-# it with a checkpoint. Several GPUs are one process each, below torchrun, which passes the signal on and waits.
-TRAIN = (
-    "trap '' TERM; start=visiontokens; if [ {resources.gpu} -gt 1 ]; then"
-    ' start="torchrun --standalone --nproc-per-node {resources.gpu} --shutdown-timeout 270 -m visiontokens"; fi;'
-    " $start train"
-)
+def launched(arguments):
+    """Return the shell command of a training, on as many GPUs as the job has.
+
+    SIGTERM ahead of a time limit reaches every process of a job; shell and tee must outlive the training, which
+    answers it with a checkpoint. Several GPUs are one process each, below torchrun, which passes the signal on and
+    waits.
+    """
+    return (
+        "trap '' TERM; start=visiontokens; if [ {resources.gpu} -gt 1 ]; then"
+        ' start="torchrun --standalone --nproc-per-node {resources.gpu} --shutdown-timeout 270 -m visiontokens"; fi;'
+        f" $start train {arguments} 2>&1 | tee {{log}} >&2"
+    )
 
 
 def announce():

@@ -35,10 +35,10 @@ localrules:
 rule download:
     output:
         "<data>/downloads/{entry}.json",
-    wildcard_constraints:
-        entry="|".join(name for name, entry in WANTED.items() if entry.role not in WEIGHTS),
     log:
         "<logs>/download/{entry}.log",
+    wildcard_constraints:
+        entry="|".join(name for name, entry in WANTED.items() if entry.role not in WEIGHTS),
     priority: 100
     retries: 2
     conda:
@@ -53,10 +53,10 @@ rule download:
 rule weights:
     output:
         "{folder}/download.json",
-    wildcard_constraints:
-        folder="|".join(map(re.escape, FOLDERS)),
     log:
         "<logs>/download/{folder}.log",
+    wildcard_constraints:
+        folder="|".join(map(re.escape, FOLDERS)),
     priority: 100
     retries: 2
     conda:
@@ -76,11 +76,11 @@ rule inspect:
         receipts=lambda wildcards: receipts(wildcards.stage),
     output:
         "<data>/checked/{stage}.json",
-    wildcard_constraints:
-        stage="align|tune",
     log:
         text="<logs>/inspect/{stage}.log",
         missing="<logs>/inspect/{stage}.missing.txt",
+    wildcard_constraints:
+        stage="align|tune",
     conda:
         ENVIRONMENT
     params:

@@ -35,8 +35,10 @@ rule align:
         code=train_code,
         run=f"{RESULTS}/runs/{{experiment}}/seed{{seed}}/align",
     shell:
-        TRAIN + " --config {input.config} --experiment {wildcards.experiment} --seed {wildcards.seed}"
-        " --stage align --run-dir {params.run} --out $(dirname {output.weights}) 2>&1 | tee {log} >&2"
+        launched(
+            "--config {input.config} --experiment {wildcards.experiment} --seed {wildcards.seed} --stage align"
+            " --run-dir {params.run} --out $(dirname {output.weights})"
+        )
 
 
 rule tune:
@@ -71,9 +73,10 @@ rule tune:
         code=train_code,
         run=f"{RESULTS}/runs/{{experiment}}/seed{{seed}}/tune",
     shell:
-        TRAIN + " --config {input.config} --experiment {wildcards.experiment} --seed {wildcards.seed}"
-        " --stage tune --run-dir {params.run} --init $(dirname {input.init}) --out $(dirname {output.weights})"
-        " 2>&1 | tee {log} >&2"
+        launched(
+            "--config {input.config} --experiment {wildcards.experiment} --seed {wildcards.seed} --stage tune"
+            " --run-dir {params.run} --init $(dirname {input.init}) --out $(dirname {output.weights})"
+        )
 
 
 rule train:

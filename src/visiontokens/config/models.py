@@ -122,7 +122,7 @@ class LoraSettings(Section):
 
     rank: Size = 128
     """Rank of the adapters (LLaVA's script: 128)."""
-    alpha: float = Field(default=256, gt=0)
+    alpha: Size = 256
     """Adapters are scaled by alpha / rank."""
     dropout: Fraction = 0.05
     """Dropout of the adapters' inputs."""
@@ -191,7 +191,7 @@ class AlignConfig(TrainStageConfig):
     """Set in `images.tsv` whose cached features hold these images."""
     epochs: float = Field(default=2.0, gt=0)
     """Passes over the samples."""
-    learning_rate: float = Field(default=2e-3, gt=0)
+    learning_rate: float = Field(default=4e-3, gt=0)
     """Peak of the cosine schedule."""
     template: Literal["plain", "v1"] = "plain"
     """Prompt template of LLaVA-1.5."""

@@ -176,7 +176,7 @@ class Bench:
         length = cache.get_seq_length()
 
         def stock() -> object:
-            cache.crop(length)
+            cache.crop(length - cache.get_seq_length())
             with torch.no_grad():
                 for _ in range(size.decode_tokens):
                     out = self.stock(input_ids=token, past_key_values=cache, use_cache=True)

@@ -37,7 +37,7 @@ def full_config(shape: LlamaShape, method: MethodSpec, tower: TowerDims = CLIP_L
     config = LlavaConfig(
         vision_config=tower_config(tower),
         text_config=text,
-        image_token_index=shape.vocab,
+        image_token_index=shape.vocab - 1,
         image_seq_length=tower.grid**2,
         tie_word_embeddings=False,
     )

@@ -1,4 +1,4 @@
-"""A word-level tokenizer for the mini LLM: a few hundred whole words, digits and Chinese characters.
+"""A word-level tokenizer for the mini LLM: a few hundred whole words, English and Chinese, characters and digits.
 
 The sentences that LLaVA-1.5's prompts repeat word for word (system prompt, answer instructions) are one token each,
 so that a tiny model's context holds content. Text round-trips: `decode(encode(text)) == text` for everything the mini
@@ -51,6 +51,11 @@ property belongs group called kind
 CHINESE_EXTRA = (
     "下列哪个选项正确的图片里中请问数字最大小是否以描述与相同不同没有一二两三四五六七八九十种它们这那些个在看"
 )
+# Chinese is written without spaces; these are words too, cut out longest first. Fillers such as 红色 come on top.
+CHINESE_WORDS = """
+图中 图的 牌子 数字 什么 颜色 形状 花纹 大小 还是 第一位 最后一位 几位 几个 共有 一样多 一样 偶数 各位 之和 大于
+上半边 下半边 左半边 右半边 左边 右边 上面 下面
+"""
 _CJK = r"\u3000-\u303f\u4e00-\u9fff\uff00-\uffef"
 
 
@@ -63,13 +68,18 @@ def _words() -> list[str]:
     return sorted(found)
 
 
+def _chinese_words() -> list[str]:
+    """Return Chinese words of several characters, longest first."""
+    return sorted({w for w in (*CHINESE_WORDS.split(), *WORDS.values()) if len(w) > 1}, key=lambda w: (-len(w), w))
+
+
 def _plural(word: str) -> str:
     return phrases.plural(phrases.Thing(shape=word))
 
 
 def vocabulary() -> dict[str, int]:
     """Return token -> id: special tokens first, then phrases, options, punctuation and words."""
-    tokens = dict.fromkeys((*SPECIAL, *PHRASES, "\n", *OPTIONS, *PUNCTUATION, *_words()))
+    tokens = dict.fromkeys((*SPECIAL, *PHRASES, "\n", *OPTIONS, *PUNCTUATION, *_words(), *_chinese_words()))
     return {token: number for number, token in enumerate(tokens)}
 
 
@@ -77,7 +87,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     """Return the mini world's tokenizer: adds `<s>`, pads on the right, knows `<image>` as `image_token`."""
     core = Tokenizer(models.WordLevel(vocabulary(), unk_token="<unk>"))
     phrase = "|".join(re.escape(text) for text in sorted(PHRASES, key=len, reverse=True))
-    token = rf"{phrase}|\n|(?<![A-Za-z])[A-D]\.(?= )|[A-Za-z]+|\S"
+    token = rf"{phrase}|\n|(?<![A-Za-z])[A-D]\.(?= )|[A-Za-z]+|{'|'.join(_chinese_words())}|\S"
     core.pre_tokenizer = pre_tokenizers.Split(Regex(token), behavior="removed", invert=True)
     core.decoder = _decoder()
     core.post_processor = processors.TemplateProcessing(

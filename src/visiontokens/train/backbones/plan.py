@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from visiontokens.data.miniworld.scenes import MAX_OBJECTS
 from visiontokens.models.tiny import MINI_LLM, MINI_TOWER, LlmDims
@@ -56,6 +56,7 @@ EASY = Mix(
 )
 HARD = {"relation": 3.0, "count": 2.0, "compare": 1.2, "arithmetic": 0.6}  # what comes last
 SEEN = Mix({**WEIGHTS, **HARD, "number": 2.0, "row": 1.4, "column": 1.4}, chinese=0.25, choice=0.3)
+CHINESE = replace(EASY, chinese=0.8, choice=0.3, choice_chinese=0.5)
 MINI_PLAN = Plan(
     phases=(
         # Matching a phrase with a cell and saying whether it fits comes suddenly, after some 700 steps. Nothing else is
@@ -71,5 +72,8 @@ MINI_PLAN = Plan(
             200, 1e-4, (12,), layers=8, turns=16, captioned=0.5, input_rate=30.0, pixels=True, batch_size=8, mix=SEEN
         ),
         Phase(1000, 7e-4, (12, 24), layers=8, turns=24, captioned=0.5, pixels=True, batch_size=8, mix=SEEN),
+        # Chinese words are not learned beside everything else; on the easiest grids they are.
+        Phase(800, 2e-3, (4,), layers=8, turns=8, captioned=0.0, mix=CHINESE),
+        Phase(700, 7e-4, (12, 24), layers=8, turns=24, captioned=0.5, pixels=True, batch_size=8, mix=SEEN),
     )
 )
