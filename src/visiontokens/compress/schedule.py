@@ -107,15 +107,19 @@ class Schedule(BaseModel):
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        ends = [stage.until for stage in self.stages[:-1]]
-        last = self.stages[-1].until
-        if None in ends or any(b <= a for a, b in pairwise(end or 0.0 for end in ends)):
-            raise ValueError(f"'until' must rise from stage to stage; found {[*ends, last]}")
+        last, switches = self.stages[-1].until, self._switches
+        if len(switches) < len(self.stages) - 1 or any(b <= a for a, b in pairwise(switches)):
+            raise ValueError(f"'until' must rise from stage to stage; found {[stage.until for stage in self.stages]}")
         if last is not None and (self.unit != "run" or last != 1.0):
             raise ValueError(f"the last stage lasts to the end: give no 'until', or 1.0 of a run; found {last}")
-        if self.unit == "run" and any((end or 0.0) >= 1.0 for end in ends):
-            raise ValueError(f"'until' is a share of the run, below 1 for all stages but the last; found {ends}")
+        if self.unit == "run" and any(end >= 1.0 for end in switches):
+            raise ValueError(f"'until' is a share of the run, below 1 for all stages but the last; found {switches}")
         return self
+
+    @property
+    def _switches(self) -> list[float]:
+        """Where one stage gives way to the next, in the schedule's unit."""
+        return [stage.until for stage in self.stages[:-1] if stage.until is not None]
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Self:
@@ -138,7 +142,7 @@ class Schedule(BaseModel):
     def ends(self, total: int, epochs: float = 1.0) -> list[int]:
         """Return, for every stage, the optimizer step (of `total` in `epochs` epochs) that is its first no longer."""
         one = {"run": total, "epochs": total / epochs, "steps": 1}[self.unit]
-        return [*(min(total, math.floor((s.until or 0.0) * one + 0.5)) for s in self.stages[:-1]), total]
+        return [*(min(total, math.floor(end * one + 0.5)) for end in self._switches), total]
 
     def index_at(self, step: int, total: int, epochs: float = 1.0) -> int:
         """Return the number of the stage that optimizer step `step` (from 0) of `total` in `epochs` belongs to."""
