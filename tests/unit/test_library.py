@@ -30,12 +30,17 @@ def home(tmp_path_factory):
     return root
 
 
-def ask(model, images, questions):
-    """Use the stock processor as its documentation says."""
+def generate(model, images, questions):
+    """Use the stock processor as its documentation says; return the answers and the logits behind them `[B, T, V]`."""
     prompts = [f"USER: <image>\n{question} ASSISTANT:" for question in questions]
     inputs = model.processor(images=images, text=prompts, padding=True, return_tensors="pt")
-    out = model.generate(**inputs, max_new_tokens=6, do_sample=False)
-    return model.processor.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    out = model.generate(**inputs, max_new_tokens=6, do_sample=False, return_dict_in_generate=True, output_logits=True)
+    new = out.sequences[:, inputs["input_ids"].shape[1] :]
+    return model.processor.batch_decode(new, skip_special_tokens=True), torch.stack(out.logits, 1)
+
+
+def ask(model, images, questions):
+    return generate(model, images, questions)[0]
 
 
 @pytest.mark.parametrize(
@@ -47,8 +52,11 @@ def test_batched_answers_equal_single_ones(home, method, budget):
     assert budget is None or mean_tokens(model.compressor) == pytest.approx(budget, abs=0.5)
     image = Image.open(home / "image.png")
     images = [image, image.rotate(90)]
-    batched = ask(model, images, QUESTIONS)
-    assert batched == [ask(model, [one], [question])[0] for one, question in zip(images, QUESTIONS, strict=True)]
+    answers, logits = generate(model, images, QUESTIONS)
+    for row, (one, question) in enumerate(zip(images, QUESTIONS, strict=True)):
+        alone, wanted = generate(model, [one], [question])
+        assert alone == answers[row : row + 1]
+        torch.testing.assert_close(logits[row, : wanted.shape[1]], wanted[0], atol=1e-5, rtol=1e-4)
 
 
 def test_without_compression_it_is_the_stock_model(home):
