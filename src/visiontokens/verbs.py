@@ -217,11 +217,14 @@ def notebook(args: argparse.Namespace) -> None:
 
 
 def summary(args: argparse.Namespace) -> None:
-    """Write the summary table, headline metrics and the page of all results."""
+    """Write the summary table, headline metrics, the page of all results, and the trained rows' model cards."""
     from visiontokens.config import load_config
+    from visiontokens.report.card import write_cards
     from visiontokens.report.render import summary
 
-    summary(load_config(args.config), args.out)
+    config = load_config(args.config)
+    summary(config, args.out)
+    write_cards(config, args.out / "cards")
 
 
 def config_generate(args: argparse.Namespace) -> None:

@@ -30,6 +30,8 @@ def test_every_result_is_there(finished: Clone) -> None:
         assert (results / f"notebooks/{notebook}.ipynb").is_file()
     for name in ("summary.txt", "summary.csv", "metrics.json", "index.html"):
         assert (results / "paper" / name).stat().st_size > 0
+    for name in (name for name, row in load_experiments(config).items() if row.trained):
+        assert "\n| pope | " in (results / f"paper/cards/{name}.seed0.md").read_text(encoding="utf-8")
     assert list((results / "paper/figures").glob("*.pdf"))
     assert list((results / "paper/tables").glob("*.tex"))
 

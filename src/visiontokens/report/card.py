@@ -12,6 +12,7 @@ from transformers import LlavaConfig
 from transformers.initialization import no_init_weights
 
 from visiontokens.compress.base import MethodSpec, lookup
+from visiontokens.config import Config, load_experiments, seeds_of
 from visiontokens.measure.record import cost_record
 from visiontokens.models.llava import LlavaWithCompressor
 from visiontokens.provenance import atomic_write, read_json
@@ -29,12 +30,19 @@ OWN = "Apache-2.0 (made by this package)"
 UNKNOWN = "not recorded; see where the weights come from"
 
 
-def write_card(folder: str | Path, *, bases: Sequence[str | Path] = (), scores: str | Path | None = None) -> Path:
-    """Write `README.md` into a model folder from its settings and records; return its path.
+def write_card(
+    folder: str | Path,
+    out: str | Path | None = None,
+    *,
+    bases: Sequence[str | Path] = (),
+    scores: str | Path | None = None,
+) -> Path:
+    """Write the card of a model folder from its settings and records; return its path.
 
     Args:
         folder: with `config.json`, and `record.json` (training) or `conversion.json` where there are.
-        bases: folders of the weights that training started from; kept from the last card's record if empty.
+        out: where to, if not `README.md` in the folder.
+        bases: folders of the weights that training started from; if empty, the source of a converted model.
         scores: folder with one JSON file per benchmark, as `visiontokens score` writes it.
 
     Raises:
@@ -54,9 +62,25 @@ def write_card(folder: str | Path, *, bases: Sequence[str | Path] = (), scores: 
     if scores is not None:
         lines += _scores(Path(scores))
     lines += _licence(_bases(records, bases))
-    with atomic_write(folder / "README.md") as handle:
+    path = Path(out or folder / "README.md")
+    with atomic_write(path) as handle:
         handle.write("\n".join(lines) + "\n")
-    return folder / "README.md"
+    return path
+
+
+def write_cards(config: Config, out: Path) -> None:
+    """Write the cards of a run's trained rows with their scores into `out`; rows without weights are left out.
+
+    The folders of the weights are finished results and stay as they are.
+    """
+    rows = load_experiments(config)
+    for name in (name for name, row in rows.items() if row.trained):
+        for seed in seeds_of(config, rows, name):
+            model = config.results_dir / "models" / name / f"seed{seed}" / "tune"
+            scores = config.results_dir / "scores" / name / f"seed{seed}"
+            if (model / "config.json").is_file() and scores.is_dir():
+                bases = [config.backbones.llm, config.backbones.tower]
+                write_card(model, out / f"{name}.seed{seed}.md", bases=bases, scores=scores)
 
 
 def _maybe(path: Path) -> dict[str, Any]:
