@@ -86,6 +86,9 @@ def test_states_branch_and_grow(model, left):
     branched = state.expand(torch.tensor([3, 1]))
     questions = [*TURNS, TURNS[1]]
     logits, grown = model.extend(branched, *pad(questions, left))
+    only, same = model.extend(branched, *pad(questions, left), last_only=True)
+    torch.testing.assert_close(only[:, 0], grown.logits)
+    assert torch.equal(same.logits, only[:, 0]) and same.cache.lengths() == grown.cache.lengths()
     step = torch.full((4, 1), 7)
     _, final = model.extend(grown, step)
     final = final.select(torch.tensor([2, 0, 1, 3]))
