@@ -160,7 +160,7 @@ class Answers:
     def _share(self, model: LlavaWithCompressor, levels: Levels, *, stock: bool = True) -> float:
         found, alone = self.together(model, levels), self.one_by_one(model, levels, self.flat)
         same = [a == b for a, b in zip(found, alone, strict=True)]
-        if stock and model.method == MethodSpec():
+        if stock and model.method.to_config() == MethodSpec().to_config():
             places = [self.flat.index(question) for question in self.alone]
             for place, answer in zip(places, self.by_stock(self.alone), strict=True):
                 same[place] = same[place] and answer == found[place]
