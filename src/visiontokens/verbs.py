@@ -149,6 +149,7 @@ def bench(args: argparse.Namespace) -> None:
     import torch
 
     from visiontokens.compress.base import MethodSpec
+    from visiontokens.measure.answers import check_identical
     from visiontokens.measure.bench import run_bench
     from visiontokens.report.bench import write_bench
 
@@ -157,6 +158,7 @@ def bench(args: argparse.Namespace) -> None:
     methods = [(name, MethodSpec.from_yaml(Path("config/methods") / f"{name}.yaml")) for name in names]
     records = run_bench(args.geometry, methods, repeats=args.repeats, attention=args.attention)
     print(write_bench(records, args.out))
+    check_identical(records)
 
 
 def ask(args: argparse.Namespace) -> None:

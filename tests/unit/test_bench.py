@@ -8,9 +8,10 @@ import torch
 from tiny_llava import spec
 
 from visiontokens.measure import bench as module
+from visiontokens.measure.answers import AnswerLoad, Answers, check_identical
 from visiontokens.measure.bench import SIZES, Bench, BenchSize, Pair, in_turns, run_bench
 from visiontokens.measure.flops import LlamaShape, prefill_flops
-from visiontokens.measure.geometry import around
+from visiontokens.measure.geometry import around, random_stock
 from visiontokens.models.tiny import TowerDims
 from visiontokens.report.bench import COLUMNS, write_bench
 
@@ -19,6 +20,7 @@ TINY = BenchSize(
     "tiny", LlamaShape(hidden=32, layers=4, heads=4, kv_heads=4, mlp=64, vocab=90), text_tokens=10, train_text=12,
     train_batch=2, decode_tokens=2, repeats=2, warmup=1,
     tower=TowerDims(hidden=16, layers=4, heads=2, mlp=32, image_size=24, patch_size=2),
+    answers=AnswerLoad(images=2, questions=3, front=4, longest=15, new_tokens=3, alone=2, repeats=1, warmup=0),
 )  # fmt: skip
 
 
@@ -29,17 +31,14 @@ def bench():
 
 @pytest.fixture(scope="module")
 def plain(bench):
-    """Our model without compression, with the stock model's projector."""
-    model = around(bench.stock, spec("none"))
-    model.model.multi_modal_projector.load_state_dict(bench.stock.model.multi_modal_projector.state_dict())
-    return model
+    """Our model without compression."""
+    return around(bench.stock, spec("none"))
 
 
 def test_both_sides_hold_the_same_weights(bench, plain):
     ours = dict(plain.named_parameters())
     for name, parameter in bench.stock.named_parameters():
-        same = ours[name].data_ptr() == parameter.data_ptr()
-        assert same or "multi_modal_projector" in name, name
+        assert ours[name].data_ptr() == parameter.data_ptr(), name
     assert not bench.stock.model.language_model.norm.weight.sub(1).any()
 
 
@@ -95,6 +94,47 @@ def test_every_record_is_whole(bench, name):
     assert record["prefill_ideal"] == pytest.approx(1.0) if name == "none" else record["prefill_ideal"] > 1
     assert set(COLUMNS) <= record.keys()
     assert not [p for p in bench.stock.parameters() if p.requires_grad or p.grad is not None]
+
+
+@pytest.fixture(scope="module")
+def answers():
+    """Questions for weights that are large enough for answers to depend on all of the prompt."""
+    stock = random_stock(TINY.shape, CPU, torch.float32, TINY.tower)
+    with torch.no_grad():
+        for parameter in stock.parameters():
+            parameter.mul_(12 if parameter.ndim > 1 else 1)
+    return Answers(stock, TINY.answers)
+
+
+def test_stock_generate_and_the_evaluation_path_answer_alike(answers):
+    model = around(answers.stock, spec("none"))
+    levels = answers.levels(model)
+    found = answers.together(model, levels)
+    assert found == answers.by_stock(answers.flat)
+    assert {len(answer) for answer in found} == {TINY.answers.new_tokens} and len(found) == 6
+    other = {level: values.flip(0) for level, values in levels.items()}
+    assert answers.together(model, other) != found, "answers do not depend on the image: their equality says nothing"
+
+
+@pytest.mark.parametrize("name", ["none", "avgpool", "vcc", "fastv", "kmeans", "stf_mbtf"])
+def test_answers_do_not_depend_on_their_neighbours(answers, name):
+    model = around(answers.stock, spec(name))
+    record = answers.measure(model)
+    assert record["answers_identical_fp32"] == 1
+    assert record["answers_questions"] == 6 and record["answers_per_image"] == 3
+    assert record["answers_s"] > 0 and record["answers_speedup"] > 0 and record["answers_batching"] > 0
+    half = record["answers_identical_bf16"]
+    assert half is None or 0 <= half <= 1
+
+
+def test_answers_that_differ_are_an_error(answers, monkeypatch):
+    model = around(answers.stock, spec("none"))
+    right = answers.together(model, answers.levels(model))
+    monkeypatch.setattr(answers, "together", lambda *_: [[0], *right[1:]])
+    share = answers.identical(model, answers.levels(model))
+    assert share["answers_identical_fp32"] == pytest.approx(5 / 6)
+    with pytest.raises(ValueError, match=r"in float32: expected 1, found bad 0\.833$"):
+        check_identical([{"method": "bad", **share}, {"method": "half", "answers_identical_fp32": None}])
 
 
 def test_page_and_csv(bench, tmp_path, monkeypatch):

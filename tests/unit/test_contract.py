@@ -98,8 +98,8 @@ def test_text_without_images_is_plain_text(model):
 @pytest.mark.parametrize("name", SAFE)
 def test_cached_decoding_is_full_recomputation(name):
     model, ids, image = tiny_model(spec(name)), prompt(7), pixels(1)
-    state = model.prefill(ids[None, :4], pixel_values=image)
-    _, state = model.extend(state, ids[None, 4:])
+    state = model.prefill(ids[None, :3], pixel_values=image)  # ends with the image
+    _, state = model.extend(state, ids[None, 3:])
     for _ in range(4):
         whole = _run(model, [ids], image).logits[0, -1]
         torch.testing.assert_close(state.logits[0], whole, **CLOSE)

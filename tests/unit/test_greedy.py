@@ -78,6 +78,22 @@ def test_equals_generate(backbones, tokenizer, method):
     assert found == expected[:cut]
 
 
+@pytest.mark.parametrize("method", [METHODS[2], METHODS[-1]], ids=lambda m: m.name)
+@pytest.mark.parametrize("size", [1, 2])
+def test_parts_of_a_batch_give_the_same_answers(backbones, tokenizer, monkeypatch, method, size):
+    """No forward pass holds more than `batch_size` questions; an image is still read once where the method allows."""
+    model, encoder, prompts, levels = setting(backbones, tokenizer, method)
+    wanted = Greedy(model, encoder, max_new_tokens=3).answer(levels, prompts)
+    prefilled, extended = [], []
+    prefill, extend = model.prefill, model.extend
+    monkeypatch.setattr(model, "prefill", lambda ids, *a, **k: prefilled.append(len(ids)) or prefill(ids, *a, **k))
+    monkeypatch.setattr(model, "extend", lambda s, ids, *a, **k: extended.append(len(ids)) or extend(s, ids, *a, **k))
+    assert Greedy(model, encoder, 3, batch_size=size).answer(levels, prompts) == wanted
+    assert max(prefilled + extended) == size
+    if size == 1:
+        assert len(prefilled) == (3 if model.prefix_safe else 6)
+
+
 def test_query_aware_methods_do_not_share(backbones, tokenizer):
     shares = {
         m.name: Greedy(setting(backbones, tokenizer, m)[0], FastEncoder(tokenizer), 1).shares_prefix for m in METHODS

@@ -76,6 +76,15 @@ def test_shared_prefix_needs_no_mask(model):
     assert seen[1] is None  # padding on the right costs nothing
 
 
+def test_a_shared_prefix_may_end_with_its_image(model):
+    """The text goes on at the position behind the uncompressed image, wherever its last tokens went."""
+    prefix, turn = PREFIX[:4], TURNS[0]
+    logits, _ = model.extend(model.prefill(prefix[None], pixel_values=pixels(1)), turn[None])
+    with torch.no_grad():
+        want = model(input_ids=torch.cat([prefix, turn])[None], pixel_values=pixels(1)).logits[:, -len(turn) :]
+    torch.testing.assert_close(logits, want, atol=2e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("left", [False, True])
 def test_states_branch_and_grow(model, left):
     """One prefill per image, three questions from it, then token by token, all as full recomputation gives."""
@@ -86,6 +95,9 @@ def test_states_branch_and_grow(model, left):
     branched = state.expand(torch.tensor([3, 1]))
     questions = [*TURNS, TURNS[1]]
     logits, grown = model.extend(branched, *pad(questions, left))
+    only, same = model.extend(branched, *pad(questions, left), last_only=True)
+    torch.testing.assert_close(only[:, 0], grown.logits)
+    assert torch.equal(same.logits, only[:, 0]) and same.cache.lengths() == grown.cache.lengths()
     step = torch.full((4, 1), 7)
     _, final = model.extend(grown, step)
     final = final.select(torch.tensor([2, 0, 1, 3]))

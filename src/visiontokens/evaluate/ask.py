@@ -71,7 +71,7 @@ def ask(
     prompt = encode_question(question, encoder, model.config.image_token_id, image=True)
     inputs = torch.from_numpy(pixels).to(model.device, model.dtype)
     ids, _ = _answer(Greedy(model, encoder, max_new_tokens), inputs, prompt)
-    _, seconds = _answer(Greedy(model, encoder, 0), inputs, prompt)
+    _, seconds = _answer(Greedy(model, encoder, 1), inputs, prompt)
     patches = model.geometry.n_vision
     return Answer(
         text=str(tokenizer.decode(ids, skip_special_tokens=True)).strip(),
@@ -84,7 +84,7 @@ def ask(
 
 @torch.inference_mode()
 def _answer(greedy: Greedy, pixels: torch.Tensor, prompt: Prompt) -> tuple[list[int], float]:
-    """Return the new ids and the seconds from pixels to the last of them; a limit of 0 stops at the first's logits."""
+    """Return the new ids and the seconds from pixels to the last of them."""
     start = time.perf_counter()
     model = greedy.model
     levels = model.compressor.run_tower(model.model.vision_tower, pixels)

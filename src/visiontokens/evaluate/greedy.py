@@ -8,7 +8,7 @@ question while they read the image (`prefix_safe = False`) are run on whole prom
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +38,11 @@ def encode_question(text: str, encoder: TextEncoder, image_id: int, *, image: bo
     return Prompt(tuple(ids[:cut]), tuple(ids[cut:]))
 
 
+def _pick(images: Levels, numbers: Sequence[int]) -> Levels:
+    """Return the features of some images."""
+    return {level: values[list(numbers)] for level, values in images.items()}
+
+
 class Greedy:
     """Answers questions with a model by greedy decoding.
 
@@ -45,15 +50,27 @@ class Greedy:
         model: in eval mode.
         encoder: its tokenizer.
         max_new_tokens: longest answer, the end-of-sequence token not counted.
+        batch_size: questions per forward pass; 0 = all that `answer` is given. With 1, nothing that an answer is
+            computed from depends on the other questions, so neither do its bits.
+        share: read an image once for all its questions where the method allows it.
     """
 
-    def __init__(self, model: LlavaWithCompressor, encoder: TextEncoder, max_new_tokens: int) -> None:
-        self.model, self.encoder, self.max_new_tokens = model, encoder, max_new_tokens
+    def __init__(
+        self,
+        model: LlavaWithCompressor,
+        encoder: TextEncoder,
+        max_new_tokens: int,
+        batch_size: int = 0,
+        *,
+        share: bool = True,
+    ) -> None:
+        self.model, self.encoder = model, encoder
+        self.max_new_tokens, self.batch_size, self.share = max_new_tokens, batch_size, share
 
     @property
     def shares_prefix(self) -> bool:
         """True when one prefill per image serves all questions about it."""
-        return self.model.prefix_safe
+        return self.share and self.model.prefix_safe
 
     @torch.inference_mode()
     def answer(self, images: Levels | None, questions: Sequence[Sequence[Prompt]]) -> list[list[list[int]]]:
@@ -63,31 +80,50 @@ class Greedy:
             images: features of F images; None when the questions have none.
             questions: for every image its prompts (without images: any grouping).
         """
-        flat = [prompt for group in questions for prompt in group]
-        counts = [len(group) for group in questions]
+        flat = [(number, prompt) for number, group in enumerate(questions) for prompt in group]
+        size = self.batch_size or len(flat)
+        parts = [flat[start : start + size] for start in range(0, len(flat), size)]
+        states: Iterator[State]
         if images is None:
-            state = self._prefill([prompt.rest for prompt in flat], None)
+            states = (self._prefill([prompt.rest for _, prompt in part], None) for part in parts)
         elif self.shares_prefix:
-            state = self._prefill([group[0].prefix for group in questions], images)
-            state = state.expand(torch.tensor(counts))
-            _, state = self.model.extend(state, *self._padded([prompt.rest for prompt in flat]))
+            states = self._continued(parts, images)
         else:
-            rows = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-            levels = {level: values[rows] for level, values in images.items()}
-            state = self._prefill([prompt.prefix + prompt.rest for prompt in flat], levels)
-        answers = iter(self._decode(state))
-        return [[next(answers) for _ in range(count)] for count in counts]
+            states = (
+                self._prefill([prompt.prefix + prompt.rest for _, prompt in part], _pick(images, [n for n, _ in part]))
+                for part in parts
+            )
+        answers = iter([answer for state in states for answer in self._decode(state)])
+        return [[next(answers) for _ in group] for group in questions]
 
-    def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Return ids and attention mask `[B, T]`, padded on the right."""
-        width = max(map(len, rows))
-        ids = torch.full((len(rows), width), self.encoder.pad_id)
-        mask = torch.zeros(len(rows), width, dtype=torch.long)
-        for index, row in enumerate(rows):
-            ids[index, : len(row)] = torch.tensor(row)
-            mask[index, : len(row)] = 1
-        device = self.model.device
-        return ids.to(device), mask.to(device)
+    def _continued(self, parts: Sequence[Sequence[tuple[int, Prompt]]], images: Levels) -> Iterator[State]:
+        """Read every part's images once, also where several parts ask about one image, and their questions behind it.
+
+        Parts hold questions with the number of their image, in the order of the images.
+        """
+        held: list[int] = []
+        for part in parts:
+            first = {number: prompt.prefix for number, prompt in reversed(part)}
+            wanted = list(dict.fromkeys(number for number, _ in part))
+            if wanted != held:
+                held, prefix = wanted, self._prefill([first[number] for number in wanted], _pick(images, wanted))
+            state = prefix
+            if len(part) > len(wanted):  # else every image has one question, and nothing needs to be copied
+                rows = [wanted.index(number) for number, _ in part]
+                state = prefix.select(torch.tensor(rows, device=prefix.logits.device))
+            yield self._extend(state, [prompt.rest for _, prompt in part])
+
+    def _extend(self, state: State, rows: Sequence[Sequence[int]]) -> State:
+        return self.model.extend(state, *self._padded(rows), last_only=True)[1]
+
+    def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
+        """Return ids and attention mask `[B, T]`, padded on the right; no mask where nothing is padded."""
+        width, device = max(map(len, rows)), self.model.device
+        ids = torch.tensor([[*row, *[self.encoder.pad_id] * (width - len(row))] for row in rows], device=device)
+        if all(len(row) == width for row in rows):
+            return ids, None
+        mask = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
+        return ids, torch.tensor(mask, device=device)
 
     def _prefill(self, rows: Sequence[Sequence[int]], levels: Levels | None) -> State:
         ids, mask = self._padded(rows)
@@ -100,15 +136,15 @@ class Greedy:
         rows = state.logits.shape[0]
         answers: list[list[int]] = [[] for _ in range(rows)]
         alive = list(range(rows))
-        for step in range(self.max_new_tokens + 1):
+        for step in range(self.max_new_tokens):
             tokens = state.logits.argmax(-1).tolist()
             going = [i for i, token in enumerate(tokens) if token != self.encoder.eos_id]
-            if step == self.max_new_tokens or not going:
-                break
             for i in going:
                 answers[alive[i]].append(tokens[i])
+            if not going or step == self.max_new_tokens - 1:  # nobody asks what would follow
+                break
             if len(going) < len(alive):
                 state = state.select(torch.tensor(going, device=state.logits.device))
             alive = [alive[i] for i in going]
-            _, state = self.model.extend(state, torch.tensor([[tokens[i]] for i in going], device=state.logits.device))
+            state = self._extend(state, [[tokens[i]] for i in going])
         return answers

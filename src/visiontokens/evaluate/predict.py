@@ -57,7 +57,7 @@ class Predictor:
     ) -> None:
         self.model, self.tokenizer, self.encoder = model, tokenizer, FastEncoder(tokenizer)
         self.data_dir, self.features, self.batch_size, self.precision = data_dir, features, batch_size, precision
-        self.greedy = Greedy(model, self.encoder, max_new_tokens)
+        self.greedy = Greedy(model, self.encoder, max_new_tokens, batch_size)
 
     @property
     def benchmarks_dir(self) -> Path:
@@ -104,7 +104,10 @@ class Predictor:
         return path.relative_to(self.data_dir).as_posix()
 
     def _batches(self, examples: Sequence[Example]) -> Iterator[list[Group]]:
-        """Group questions by image, similar lengths together, about `batch_size` questions a batch."""
+        """Group questions by image, similar lengths together, up to `batch_size` questions a batch.
+
+        An image with more questions than that is a batch of its own, which `Greedy` answers in parts.
+        """
         groups: dict[str, Group] = {}
         image_id = self.model.config.image_token_id
         for number, example in enumerate(examples):

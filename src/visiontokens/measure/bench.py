@@ -1,4 +1,5 @@
-"""Time and memory of every method beside transformers' own LLaVA, with random weights: prefill, decoding, training.
+"""Time and memory of every method beside transformers' own LLaVA, with random weights: prefill, decoding, training,
+evaluation.
 
 Both models hold the same language model, get the same tower features and run in turns in one process, so what the
 machine does besides slows both. The ideal speed-up is the ratio of matrix FLOPs (compressor and projector included);
@@ -10,7 +11,7 @@ from __future__ import annotations
 import logging
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,9 +19,10 @@ from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
 from visiontokens.compress.base import MethodSpec, lookup
+from visiontokens.measure.answers import AnswerLoad, Answers
 from visiontokens.measure.flops import VICUNA_7B, VICUNA_13B, LlamaShape, decode_flops, mlp_flops, prefill_flops
 from visiontokens.measure.geometry import CLIP_L_336, around, random_stock
-from visiontokens.measure.latency import timed
+from visiontokens.measure.latency import timed_in_turns
 from visiontokens.measure.memory import peak_bytes
 from visiontokens.models.kernels import choose_kernel, use_kernel
 from visiontokens.models.llava import LlavaWithCompressor
@@ -44,15 +46,18 @@ class BenchSize:
     repeats: int = 10
     warmup: int = 2
     tower: TowerDims = CLIP_L_336
+    answers: AnswerLoad = field(default_factory=AnswerLoad)
 
 
 SIZES = {
     "7b": BenchSize("7b", VICUNA_7B),
     "13b": BenchSize("13b", VICUNA_13B),
-    # Small enough for two cores, wide enough that matrix products take nearly all of the time.
+    # Small enough for two cores, wide enough that matrix products take nearly all of the time. The tower, which only
+    # the answers run, has a quarter of its depth like the language model; the whole one would outweigh that.
     "cpu": BenchSize(
         "cpu", LlamaShape(hidden=1024, layers=8, heads=16, kv_heads=16, mlp=2752, vocab=32000),
-        train_batch=1, decode_tokens=8, repeats=5, warmup=1,
+        train_batch=1, decode_tokens=8, repeats=5, warmup=1, tower=replace(CLIP_L_336, layers=6),
+        answers=AnswerLoad(images=2, alone=2, repeats=2, warmup=0),
     ),
 }  # fmt: skip
 """Geometries by name."""
@@ -72,21 +77,12 @@ class Pair:
 
 
 def in_turns(ours: Step, stock: Step, device: torch.device, repeats: int, warmup: int) -> Pair:
-    """Time both steps, changing who goes first, so that drift and caches favour neither.
+    """Time both steps, changing who goes first.
 
     Raises:
         ValueError: no repeats, or a negative warm-up.
     """
-    if repeats < 1 or warmup < 0:
-        raise ValueError(f"repeats, warmup: found {repeats}, {warmup}, expected at least 1 and 0")
-    pair = Pair([], [])
-    sides: list[tuple[Step, list[float]]] = [(ours, pair.ours), (stock, pair.stock)]
-    for number in range(warmup + repeats):
-        for step, times in sides[:: 1 if number % 2 else -1]:
-            taken = timed(step, device)
-            if number >= warmup:
-                times.append(taken)
-    return pair
+    return Pair(*timed_in_turns([ours, stock], device, repeats, warmup))
 
 
 class Bench:
@@ -103,6 +99,7 @@ class Bench:
         self.size, self.device, self.dtype, self.attention = size, device, dtype, attention
         self.stock: Any = random_stock(size.shape, device, dtype, size.tower)
         self.stock.requires_grad_(False)
+        self.answers = Answers(self.stock, size.answers)
 
     def measure(self, name: str, method: MethodSpec) -> dict[str, Any]:
         """Return the record of one method."""
@@ -115,12 +112,12 @@ class Bench:
         record = {
             "geometry": size.name, "method": name, "attention": kernel.name,
             "tokens_mean": sum(counts) / len(counts), "compression_ratio": len(counts) * self.patches / sum(counts),
-            **self._prefill(model), **self._decode(model), **self._train(model),
+            **self._prefill(model), **self._decode(model), **self._train(model), **self.answers.measure(model),
         }  # fmt: skip
         log.info(
-            "%s %s: prefill %.0f ms, %.2fx (%.2f of ideal); training %.2fx (%.2f of ideal)", size.name, name,
-            record["prefill_ms"], record["prefill_speedup"], record["prefill_share"], record["train_speedup"],
-            record["train_share"],
+            "%s %s: prefill %.0f ms, %.2fx (%.2f of ideal); training %.2fx (%.2f of ideal); answers %.1fx", size.name,
+            name, record["prefill_ms"], record["prefill_speedup"], record["prefill_share"], record["train_speedup"],
+            record["train_share"], record["answers_speedup"],
         )  # fmt: skip
         return record
 
@@ -292,7 +289,10 @@ def run_bench(
         raise ValueError(f"geometry: found {name!r}, expected auto, {', '.join(SIZES)}")
     if device.type == "cpu" and name != "cpu":
         raise ValueError(f"geometry {name!r} needs a GPU; found none (use cpu)")
-    chosen = SIZES[name] if not repeats else replace(SIZES[name], repeats=repeats)
+    chosen = SIZES[name]
+    if repeats:
+        fewer = replace(chosen.answers, repeats=min(repeats, chosen.answers.repeats))
+        chosen = replace(chosen, repeats=repeats, answers=fewer)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     bench = Bench(chosen, device, dtype, attention)
     return [bench.measure(label, method) for label, method in methods]

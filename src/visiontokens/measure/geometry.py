@@ -75,7 +75,10 @@ def fill(module: nn.Module, seed: int) -> None:
 
 
 def around(stock: LlavaForConditionalGeneration, method: MethodSpec, seed: int = 0) -> LlavaWithCompressor:
-    """Return our model with a method, on the very weights of `stock`; only projector and compressor are its own."""
+    """Return our model with a method, on the very weights of `stock`.
+
+    Its own are the compressor and, where the method needs other widths, the projector.
+    """
     owner: Any = stock
     weight = owner.lm_head.weight
     config = LlavaConfig.from_dict(stock.config.to_dict())
@@ -87,7 +90,10 @@ def around(stock: LlavaForConditionalGeneration, method: MethodSpec, seed: int =
     decoder.rotary_emb = owner.model.language_model.rotary_emb
     model.lm_head, model.model.vision_tower = owner.lm_head, owner.model.vision_tower
     model.compressor = method.build(geometry_of(config)).to(weight.device, weight.dtype)
-    projector = model.model.multi_modal_projector.to_empty(device=weight.device).to(weight.dtype)
-    for new in (projector, model.compressor):
-        fill(new, seed)
+    fill(model.compressor, seed)
+    given, projector = owner.model.multi_modal_projector, model.model.multi_modal_projector
+    if [p.shape for p in given.parameters()] == [p.shape for p in projector.parameters()]:
+        projector.load_state_dict(given.state_dict(), assign=True)
+    else:
+        fill(projector.to_empty(device=weight.device).to(weight.dtype), seed)
     return model.eval()

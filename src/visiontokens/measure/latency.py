@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +45,26 @@ def _timed_cuda(step: Callable[[], object], device: torch.device) -> float:
 def timed(step: Callable[[], object], device: torch.device) -> float:
     """Return the milliseconds of one call: CUDA events on a GPU, the monotonic clock elsewhere."""
     return _timed_cuda(step, device) if device.type == "cuda" else _timed_cpu(step)
+
+
+def timed_in_turns(
+    steps: Sequence[Callable[[], object]], device: torch.device, repeats: int, warmup: int
+) -> list[list[float]]:
+    """Return every step's milliseconds by round, turning the order round so that drift and caches favour none.
+
+    Raises:
+        ValueError: no repeats, or a negative warm-up.
+    """
+    if repeats < 1 or warmup < 0:
+        raise ValueError(f"repeats, warmup: found {repeats}, {warmup}, expected at least 1 and 0")
+    times: list[list[float]] = [[] for _ in steps]
+    order = list(zip(steps, times, strict=True))
+    for number in range(warmup + repeats):
+        for step, kept in order[:: 1 if number % 2 else -1]:
+            taken = timed(step, device)
+            if number >= warmup:
+                kept.append(taken)
+    return times
 
 
 def measure_latency(step: Callable[[], object], device: torch.device, *, repeats: int = 20, warmup: int = 3) -> Latency:

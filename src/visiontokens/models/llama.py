@@ -64,6 +64,8 @@ class HookedLlamaModel(LlamaModel):
 
     def _prefill(self, work: Prefill, **kwargs: Any) -> Tensor:
         hooks, cache = work.compressor, work.cache
+        if cache is not None:  # before a method moves or drops tokens: the prompt may end with its image
+            cache.next_pos = torch.where(work.seq.valid, work.seq.pos, -1).amax(1) + 1
         seq = hooks.begin(work.seq, self)
         for index in range(len(self.layers)):
             seq = hooks.before_layer(index, seq, self)
@@ -71,8 +73,6 @@ class HookedLlamaModel(LlamaModel):
             seq = hooks.after_layer(index, seq, self)
         hooks.end(seq, self, cache)
         work.seq = seq
-        if cache is not None:
-            cache.next_pos = torch.where(work.seq.valid, work.seq.pos, -1).amax(1) + 1
         return seq.h
 
     def _caller(self, index: int, work: Prefill, kwargs: dict[str, Any]) -> Callable[[Seq], Tensor]:

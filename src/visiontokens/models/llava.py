@@ -291,19 +291,22 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
         return State(work.cache, self.lm_head(hidden[torch.arange(len(last)), last]))
 
     @torch.no_grad()
-    def extend(self, state: State, input_ids: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, State]:
+    def extend(
+        self, state: State, input_ids: Tensor, attention_mask: Tensor | None = None, *, last_only: bool = False
+    ) -> tuple[Tensor, State]:
         """Append text `[B, T]`, padded on either side, and return logits `[B, T, V]` and the new state.
 
         `state` stays as it is, so one prefix can be continued many times. `new_state.logits` `[B, V]` follow each
-        row's last real token.
+        row's last real token; with `last_only` the output layer runs on that row alone and `[B, 1, V]` is returned.
         """
         cache = state.cache.fork()
-        logits = self._continue(input_ids, attention_mask, None, cache).logits
-        assert logits is not None
         steps = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
         last = steps.amax(1) if attention_mask is None else torch.where(attention_mask.bool(), steps, -1).amax(1)
-        new = torch.where((last >= 0)[:, None], logits[torch.arange(len(last)), last], state.logits)
-        return logits, State(cache, new)
+        at = last.clamp_min(0)[:, None]
+        logits = self._continue(input_ids, attention_mask, None, cache, at if last_only else 0).logits
+        assert logits is not None
+        after = logits[:, 0] if last_only else keep_rows(logits, at)[:, 0]
+        return logits, State(cache, torch.where((last >= 0)[:, None], after, state.logits))
 
     @torch.no_grad()
     def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:  # type: ignore[override]

@@ -116,7 +116,12 @@ def scatter_back(hidden: Tensor, seq: Seq, size: int) -> Tensor:
 
 
 def keep_rows(hidden: Tensor, logits_to_keep: int | Tensor) -> Tensor:
-    """Return the rows whose logits are wanted, as `logits_to_keep` means in transformers."""
+    """Return the rows whose logits are wanted, as `logits_to_keep` means in transformers.
+
+    `[B, R]` names the rows of every sample by themselves.
+    """
     if isinstance(logits_to_keep, Tensor):
+        if logits_to_keep.ndim == 2:
+            return hidden[torch.arange(len(hidden), device=hidden.device)[:, None], logits_to_keep]
         return hidden[:, logits_to_keep]
     return hidden[:, -logits_to_keep:] if logits_to_keep else hidden

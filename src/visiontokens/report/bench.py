@@ -26,6 +26,12 @@ COLUMNS: Mapping[str, tuple[str, int]] = {
     "stock_train_tokens_s": ("stock   ", 0),
     "train_speedup": ("Speed-up ", 2),
     "train_share": ("of ideal ", 2),
+    "answers_s": ("Answers/s", 2),
+    "stock_answers_s": ("stock    ", 2),
+    "answers_speedup": ("Speed-up  ", 1),
+    "answers_batching": ("over own batch 1", 1),
+    "answers_identical_fp32": ("Same answers, fp32", 2),
+    "answers_identical_bf16": ("bf16", 2),
 }
 """Columns of the page: heading and decimals."""
 
@@ -64,13 +70,16 @@ def write_bench(records: Sequence[Mapping[str, Any]], folder: Path) -> Path:
 def _page(frame: pd.DataFrame, geometry: str, where: Mapping[str, Any]) -> str:
     shown = pd.DataFrame({"Method": frame["method"]})
     for name, (heading, digits) in COLUMNS.items():
-        shown[heading] = [number(float(value), digits) for value in frame[name]]
+        shown[heading] = [number(None if value is None else float(value), digits) for value in frame[name]]
     kernels = ", ".join(sorted(set(frame["attention"])))
     caption = (
         f"Geometry {geometry} with random weights, {where['device']}, {where['date']}, commit {where['commit']}"
         f"{' (changed)' if where['dirty'] else ''}; {where['versions']}; attention {kernels}. "
         "`stock` is transformers' LLaVA on the same weights, timed in turns with the method. `of ideal`: the speed-up "
         "over the ratio of matrix FLOPs. Training tokens are those of the uncompressed sample; forward and backward. "
-        "The vision tower is in no number."
+        f"Answers: {frame['answers_per_image'][0]} questions an image, {frame['answers_tokens'][0]} tokens each, "
+        "tower included, against `generate` at batch 1 from pixels; `over own batch 1` is the method against itself, "
+        "one question at a time from the same features. `Same answers`: share of answers equal to those of batch 1. "
+        "The vision tower is in no other number."
     )
     return f"# Benchmark, {geometry}\n\n{markdown(Table(shown, caption))}\n"
