@@ -38,6 +38,9 @@ class Server(ThreadingHTTPServer):
         self.released = threading.Event()
         self.next_page: dict[str, str] = {}
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up is no news."""
+
     @property
     def base(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"

@@ -104,6 +104,6 @@ def test_a_disk_that_cannot_be_written_is_not_asked_again(
     server: Server, tmp_path: Path, transport: Transport, slept: list[float]
 ) -> None:
     (tmp_path / ".file.bin.part.json").mkdir()
-    with pytest.raises(OSError, match="part.json"):
+    with pytest.raises(OSError, match=r"part\.json"):
         fetch(server, tmp_path, transport)
     assert (slept, len(server.seen)) == ([], 1)

@@ -143,7 +143,7 @@ def test_gated_repositories_name_the_token_and_send_it(
     server: Server, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.faults = ["gated"]
-    with pytest.raises(DownloadError, match="401.*accept its terms and set HF_TOKEN"):
+    with pytest.raises(DownloadError, match=r"401.*accept its terms and set HF_TOKEN"):
         fetcher.fetch(MODEL)
     monkeypatch.setenv("HF_TOKEN", "secret")
     fetcher.fetch(MODEL)
