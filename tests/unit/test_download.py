@@ -1,79 +1,20 @@
-"""Downloads against a server on loopback that cuts off, corrupts, redirects, is busy, and may ignore ranges."""
+"""One file over HTTP: cut off, corrupted, redirected, busy, with and without ranges, changed in between."""
 
 from __future__ import annotations
 
-import hashlib
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from loopback import BODY, SHA, Server, running
 
 from visiontokens.data.download import DownloadError, Remote, Transport, download
-
-BODY = bytes(range(256)) * 4000
-SHA = hashlib.sha256(BODY).hexdigest()
-
-
-class Server(ThreadingHTTPServer):
-    """Serves `body`; `faults` are taken one a request: cut, corrupt, busy, badrange, html, gone."""
-
-    body, ranges, etag = BODY, True, '"one"'
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.faults: list[str] = []
-        self.seen: list[str] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/file.bin"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def log_message(self, *_: object) -> None: ...
-
-    def do_GET(self) -> None:
-        server = self.server
-        server.seen.append(self.headers.get("Range", ""))
-        fault = server.faults.pop(0) if server.faults else ""
-        if fault in ("busy", "gone", "redirect"):
-            self.send_response({"busy": 503, "gone": 404, "redirect": 302}[fault])
-            self.send_header("Retry-After", "7")
-            self.send_header("Location", server.url)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        start = 0
-        wanted = self.headers.get("Range", "")
-        fresh = self.headers.get("If-Range", server.etag) == server.etag
-        if wanted and server.ranges and fresh:
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-        self.send_response(206 if start else 200)
-        if start:
-            shown = start + 1 if fault == "badrange" else start
-            self.send_header("Content-Range", f"bytes {shown}-{len(server.body) - 1}/{len(server.body)}")
-        self.send_header("ETag", server.etag)
-        self.send_header("Content-Type", "text/html" if fault == "html" else "application/octet-stream")
-        rest = server.body[start:]
-        self.send_header("Content-Length", str(len(rest)))
-        self.end_headers()
-        if fault == "corrupt":
-            rest = rest[:-1] + bytes([rest[-1] ^ 1])
-        self.wfile.write(rest[: len(rest) // 2] if fault == "cut" else rest)
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    running = Server()
-    thread = threading.Thread(target=running.serve_forever, daemon=True)
-    thread.start()
-    yield running
-    running.shutdown()
-    running.server_close()
+    with running() as server:
+        yield server
 
 
 @pytest.fixture
@@ -157,3 +98,12 @@ def test_an_announced_size_that_is_wrong_is_refused_before_the_bytes(
 ) -> None:
     with pytest.raises(DownloadError, match=f"announces {len(BODY)} bytes, expected 5"):
         download(Remote(server.url, tmp_path / "file.bin", bytes=5), transport)
+
+
+def test_a_disk_that_cannot_be_written_is_not_asked_again(
+    server: Server, tmp_path: Path, transport: Transport, slept: list[float]
+) -> None:
+    (tmp_path / ".file.bin.part.json").mkdir()
+    with pytest.raises(OSError, match=r"part\.json"):
+        fetch(server, tmp_path, transport)
+    assert (slept, len(server.seen)) == ([], 1)

@@ -13,6 +13,7 @@ from visiontokens.config import (
     weights_root,
 )
 from visiontokens.config.generate import write_resolved
+from visiontokens.data.registry import WEIGHTS, destination, needed, read_registry
 from visiontokens.sources import fingerprint, imports, method_module
 
 ENVIRONMENT = "../../environment.yml"
@@ -24,6 +25,8 @@ OFFICIAL = SETTINGS.world is None  # official files instead of a generated world
 RELEASED = SETTINGS.experiments.released
 TRAINED = [name for name, row in EXPERIMENTS.items() if row.trained and name not in RELEASED]
 NOTEBOOKS = SETTINGS.report.notebooks
+DOWNLOADS = needed(SETTINGS, read_registry(SETTINGS.downloads.registry))  # none where the data are generated
+FOLDERS = {str(destination(entry, SETTINGS)): name for name, entry in DOWNLOADS.items() if entry.role in WEIGHTS}
 RESULTS = str(SETTINGS.results_dir)
 DATA = str(SETTINGS.data_dir)
 
@@ -133,6 +136,20 @@ def final_weights(wildcards):
 def cached(*sets):
     """Return the cached features of image sets; official images are read as they are."""
     return [] if OFFICIAL else [f"{DATA}/features/{name}/index.json" for name in sets]
+
+
+def receipts(*readers):
+    """Return the receipts of the official data that training stages or benchmarks read."""
+    return [
+        f"<data>/downloads/{name}.json"
+        for name, entry in DOWNLOADS.items()
+        if entry.role not in WEIGHTS and set(readers) & set(entry.used_by)
+    ]
+
+
+def registered(name):
+    """Return an entry of the registry as plain values: a changed one is fetched or checked again."""
+    return DOWNLOADS[name].model_dump(mode="json", exclude={"note", "size_gb"})
 
 
 def train_code(wildcards):

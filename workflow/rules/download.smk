@@ -4,26 +4,6 @@ Receipts stand for the files, which are no outputs: Snakemake would delete them 
 here touches the network while the workflow is planned.
 """
 
-from visiontokens.data.registry import WEIGHTS, destination, needed, read_registry
-
-REGISTRY = read_registry(SETTINGS.downloads.registry)
-WANTED = needed(SETTINGS, REGISTRY)
-FOLDERS = {str(destination(entry, SETTINGS)): name for name, entry in WANTED.items() if entry.role in WEIGHTS}
-
-
-def receipts(*readers):
-    """Return the receipts of the data that training stages or benchmarks read."""
-    return [
-        f"<data>/downloads/{name}.json"
-        for name, entry in WANTED.items()
-        if entry.role not in WEIGHTS and set(readers) & set(entry.used_by)
-    ]
-
-
-def row(name):
-    """Return an entry as plain values: a changed row is fetched or checked again."""
-    return REGISTRY[name].model_dump(mode="json")
-
 
 localrules:
     download,
@@ -38,13 +18,13 @@ rule download:
     log:
         "<logs>/download/{entry}.log",
     wildcard_constraints:
-        entry="|".join(name for name, entry in WANTED.items() if entry.role not in WEIGHTS),
+        entry="|".join(name for name, entry in DOWNLOADS.items() if entry.role not in WEIGHTS),
     priority: 100
     retries: 2
     conda:
         ENVIRONMENT
     params:
-        row=lambda wildcards: row(wildcards.entry),
+        row=lambda wildcards: registered(wildcards.entry),
         config=SETTINGS_FILE,
     shell:
         "visiontokens download --config {params.config} --name {wildcards.entry} --receipt {output} 2>&1 | tee {log} >&2"
@@ -62,7 +42,7 @@ rule weights:
     conda:
         ENVIRONMENT
     params:
-        row=lambda wildcards: row(FOLDERS[wildcards.folder]),
+        row=lambda wildcards: registered(FOLDERS[wildcards.folder]),
         name=lambda wildcards: FOLDERS[wildcards.folder],
         config=SETTINGS_FILE,
     shell:

@@ -114,6 +114,7 @@ def download(remote: Remote, transport: Transport) -> Digest:
     Raises:
         DownloadError: refused, not found, out of attempts, out of disk, in the hands of another process, or the bytes
             that came are not those that were announced; nothing is left at the target then.
+        OSError: the disk cannot be written; asking again would not mend that.
     """
     remote.target.parent.mkdir(parents=True, exist_ok=True)
     failures, wrong = 0, 0
@@ -130,19 +131,18 @@ def download(remote: Remote, transport: Transport) -> Digest:
                 wrong += 1
                 if wrong == 2:
                     raise DownloadError(f"{remote.url}: {fault}, twice: the file there is not the one wanted")
-            except (_Again, requests.RequestException, OSError) as err:
+            except (_Again, requests.RequestException) as err:
                 failures = 1 if remote.part.stat().st_size > before else failures + 1
                 if failures >= transport.attempts:
                     raise DownloadError(f"{remote.url}: given up after {failures} attempts: {err}") from err
-                transport.sleep(_pause(failures, err))
+                transport.sleep(pause(failures, err.wait if isinstance(err, _Again) else None))
     remote.part.replace(remote.target)
     remote.note.unlink(missing_ok=True)
     return found
 
 
-def _pause(failures: int, err: Exception) -> float:
-    """Return the seconds to wait: what the server asks for, else twice as long each time."""
-    wait = err.wait if isinstance(err, _Again) else None
+def pause(failures: int, wait: float | None = None) -> float:
+    """Return the seconds to wait after so many failures: what the server asks for, else twice as long each time."""
     return min(LONGEST_WAIT, wait if wait is not None else 2.0 ** min(failures - 1, 6))
 
 
@@ -208,7 +208,7 @@ def _check_status(remote: Remote, answer: requests.Response) -> None:
     """Raise unless the answer carries the file."""
     status = answer.status_code
     if status in BUSY:
-        raise _Again(f"the server answered {status} {answer.reason}", _retry_after(answer))
+        raise _Again(f"the server answered {status} {answer.reason}", retry_after(answer))
     if status in (401, 403):
         hint = "accept the terms on its page and set HF_TOKEN, or place the file by hand"
         raise DownloadError(f"{remote.url}: the server answered {status} {answer.reason}: {hint}")
@@ -219,7 +219,7 @@ def _check_status(remote: Remote, answer: requests.Response) -> None:
         raise DownloadError(f"{remote.url}: found a web page, expected a file: a login, a notice or a wrong address")
 
 
-def _retry_after(answer: requests.Response) -> float | None:
+def retry_after(answer: requests.Response) -> float | None:
     """Return the seconds the server asks to wait (it may name a number or a date)."""
     value = answer.headers.get("Retry-After", "").strip()
     if value.isdigit():

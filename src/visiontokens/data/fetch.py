@@ -1,7 +1,7 @@
 """One registry entry to its place: what is there already is checked, the rest is fetched, verified and extracted.
 
-A published checksum is enforced. Where none is published, the first download is recorded in
-`<data>/downloads/<name>.lock.json` and enforced from then on. What a user placed by hand is never changed or removed.
+A published checksum is enforced. Where none is published, what came first is recorded (`visiontokens.data.lock`) and
+enforced from then on. What a user placed by hand is never changed or removed.
 """
 
 from __future__ import annotations
@@ -9,25 +9,26 @@ from __future__ import annotations
 import fnmatch
 import logging
 import os
-import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from visiontokens.config import Config
-from visiontokens.data.archives import extract
-from visiontokens.data.download import Digest, DownloadError, Remote, Transport, digest_of, download, mismatch
-from visiontokens.data.hub import headers, list_files
-from visiontokens.data.progress import duration
+from visiontokens.data.archives import ArchiveError, extract
+from visiontokens.data.download import DownloadError, Remote, Transport, download
+from visiontokens.data.hub import headers, list_files, newest_commit
+from visiontokens.data.lock import Lock
+from visiontokens.data.progress import Meter
 from visiontokens.data.registry import Entry, destination
-from visiontokens.provenance import read_json, write_json
+from visiontokens.provenance import write_json
 
 log = logging.getLogger(__name__)
 FOLDER = "downloads"
 """Below the data folder: receipts, recorded checksums, and archives before they are extracted."""
+WEIGHTS_RECEIPT = "download.json"
+"""Name of the receipt in a folder of weights; no file of the repository."""
 
 
 @dataclass
@@ -41,115 +42,119 @@ class Fetcher:
         """Bring an entry to its place and return (and write) its receipt: name, version, licence, files.
 
         Raises:
-            DownloadError: it cannot be fetched, is not what was recorded, or must be placed by hand.
+            DownloadError: it cannot be fetched, is not what was published or recorded, or must be placed by hand.
             ArchiveError: its archive is broken or unsafe.
+            OSError: the disk is full or not writable.
         """
         target = destination(entry, self.config)
-        if entry.member:
-            files = self._unpacked(entry, target)
-        elif not entry.source:
-            files = _by_hand(entry, target)
-        elif entry.hub is not None:
-            files = self._from_hub(entry, target)
+        lock = Lock(self._folder / f"{entry.name}.lock.json")
+        if not entry.source and not target.exists():
+            raise DownloadError(f"{entry.name}: place it at {target} by hand: {entry.note}")
+        if entry.member or not entry.source:
+            if not target.exists():
+                self._unpack(entry, target, lock)
+            files = _taken(target, lock)
+        elif entry.is_single:
+            files = {target.name: self._file(lock, target.name, self._remote(entry, target, lock))}
         else:
-            files = {target.name: self._file(entry, Remote(entry.source, target, entry.bytes, entry.sha256))}
+            files = self._repository(entry, target, lock)
         if entry.also:
             _link(self.config.data_dir / entry.also, target)
-        result = {"name": entry.name, "version": entry.version, "licence": entry.licence, "files": files}
-        write_json(receipt or self.receipt(entry), result)
+        result = {
+            "name": entry.name,
+            "version": entry.version,
+            "revision": entry.revision or lock.revision,
+            "licence": entry.licence,
+            "files": files,
+        }
+        write_json(receipt or self._folder / f"{entry.name}.json", result)
         return result
 
-    def receipt(self, entry: Entry) -> Path:
-        """Return where an entry's receipt lies unless the caller says otherwise."""
-        return self.config.data_dir / FOLDER / f"{entry.name}.json"
+    @property
+    def _folder(self) -> Path:
+        return self.config.data_dir / FOLDER
 
-    def _file(self, entry: Entry, remote: Remote) -> dict[str, Any]:
+    def _file(self, lock: Lock, name: str, remote: Remote) -> dict[str, Any]:
         """Check or fetch one file against what is published, else against what was recorded first."""
-        lock = self.config.data_dir / FOLDER / f"{entry.name}.lock.json"
-        known = read_json(lock) if lock.is_file() else {}
-        key = remote.target.name if entry.role == "images" else remote.target.as_posix()
-        first = known.get(key, {})
-        wanted = replace(
-            remote, bytes=remote.bytes or first.get("bytes"), sha256=remote.sha256 or first.get("sha256", "")
-        )
-        if wanted.target.is_file():
-            stamp = wanted.target.stat()
-            if [stamp.st_size, stamp.st_mtime_ns] == first.get("seen"):
-                return {"bytes": first["bytes"], "sha256": first["sha256"]}
-            found = digest_of(wanted.target)
-            if fault := mismatch(found, wanted.bytes, wanted.sha256):
-                raise DownloadError(f"{wanted.target}: {fault}; move it away to have it fetched again")
-        else:
-            found = download(wanted, self.transport)
-        stamp = wanted.target.stat()
-        known[key] = _plain(found) | {"url": remote.url, "seen": [stamp.st_size, stamp.st_mtime_ns]}
-        write_json(lock, known)
-        return _plain(found)
+        if remote.target.is_file():
+            return lock.check(name, remote.target, remote.bytes, remote.sha256)
+        size, sha256 = lock.expected(name, remote.bytes, remote.sha256)
+        found = download(replace(remote, bytes=size, sha256=sha256), self.transport)
+        return lock.record(name, remote.target, found, remote.url)
 
-    def _from_hub(self, entry: Entry, target: Path) -> dict[str, Any]:
-        """Check or fetch the files of a hub repository; without the hub, what is there is accepted."""
-        single = len(entry.files) == 1 and "*" not in entry.files[0]
-        place: Callable[[str], Path] = (lambda path: target) if single else (lambda path: target / path)
+    def _revision(self, entry: Entry, lock: Lock) -> str:
+        """Return the commit to take: the registered one, else that of the first time, else the newest."""
+        if not (entry.revision or lock.revision):
+            lock.revision = newest_commit(entry, self.transport)
+            lock.write()
+        return entry.revision or lock.revision
+
+    def _remote(self, entry: Entry, target: Path, lock: Lock) -> Remote:
+        """Return where a single file comes from; one that is there does not need the hub."""
+        plain = Remote(entry.source, target, entry.bytes, entry.sha256)
+        if entry.hub is None or (target.is_file() and target.name in lock.files):
+            return plain
         try:
-            listed = list_files(entry, self.transport)
-        except DownloadError:
-            there = _matching(entry, target, single)
-            if not there:
+            file = list_files(entry, self._revision(entry, lock), self.transport)[0]
+        except DownloadError as err:
+            if not target.is_file():
                 raise
-            log.warning("%s: the hub cannot be asked; %d files there are taken as they are", entry.name, len(there))
-            return {
-                name: self._file(entry, Remote(entry.source, path, entry.bytes, entry.sha256 if single else ""))
-                for name, path in there.items()
-            }
-        return {
-            file.path: self._file(
-                entry,
-                Remote(
-                    file.url, place(file.path), file.bytes, file.sha256 or (entry.sha256 if single else ""), headers()
-                ),
-            )
-            for file in listed
-        }
+            log.warning("%s: %s is taken as it is: %s", entry.name, target, err)
+            return plain
+        return Remote(file.url, target, file.bytes, file.sha256, headers())
 
-    def _unpacked(self, entry: Entry, target: Path) -> dict[str, Any]:
-        """Fetch and extract an archive, unless what comes out of it is there."""
-        if not target.exists():
-            archive = (
-                self.config.data_dir / FOLDER / "archives" / (entry.files or (entry.source.rsplit("/", 1)[-1],))[0]
-            )
-            archive = archive.with_name(f"{entry.name}-{archive.name}")
-            remote = Remote(entry.source, archive, entry.bytes, entry.sha256)
-            if entry.hub is not None:
-                file = list_files(entry, self.transport)[0]
-                remote = Remote(file.url, archive, file.bytes, file.sha256 or entry.sha256, headers())
-            self._file(entry, remote)
-            log.info("%s: extracting %s", entry.name, archive)
+    def _repository(self, entry: Entry, target: Path, lock: Lock) -> dict[str, Any]:
+        """Check or fetch several files of a hub repository; without the hub, what is there is accepted."""
+        there = _matching(entry, target)
+        if not (lock.whole and set(lock.files) <= set(there)):
+            try:
+                listed = list_files(entry, self._revision(entry, lock), self.transport)
+            except DownloadError as err:
+                if not there or not set(lock.files) <= set(there):
+                    raise
+                log.warning("%s: %d files there are taken as they are: %s", entry.name, len(there), err)
+            else:
+                files = {}
+                for file in listed:
+                    remote = Remote(file.url, target / file.path, file.bytes, file.sha256, headers())
+                    files[file.path] = self._file(lock, file.path, remote)
+                lock.whole = True
+                lock.write()
+                return files
+        return {name: lock.check(name, path) for name, path in there.items() if not lock.whole or name in lock.files}
+
+    def _unpack(self, entry: Entry, target: Path, lock: Lock) -> None:
+        """Fetch and extract an archive; one that the user placed stays."""
+        name = PurePosixPath(entry.files[0] if entry.files else entry.source).name
+        archive = self._folder / "archives" / f"{entry.name}-{name}"
+        self._file(lock, archive.name, self._remote(entry, archive, lock))
+        log.info("%s: extracting %s", entry.name, archive)
+        fetched = bool(lock.files[archive.name]["url"])
+        try:
             extract(archive, entry.member, target)
-            if not self.config.downloads.keep_archives:
+        except ArchiveError:
+            lock.forget(archive.name)  # what is broken must not become what is expected
+            if fetched:
                 archive.unlink()
-        if target.is_file():
-            return {target.name: _plain(digest_of(target))}
-        return {target.name: {"files": sum(len(names) for _, _, names in os.walk(target))}}
+            raise
+        if fetched and not self.config.downloads.keep_archives:
+            archive.unlink()
 
 
-def _plain(found: Digest) -> dict[str, Any]:
-    return {"bytes": found.bytes, "sha256": found.sha256}
-
-
-def _by_hand(entry: Entry, target: Path) -> dict[str, Any]:
-    """Accept what only a user can place."""
-    if not target.exists():
-        raise DownloadError(f"{entry.name}: place it at {target} by hand: {entry.note}")
+def _taken(target: Path, lock: Lock) -> dict[str, Any]:
+    """Return what is at `target`: a file is held to its first checksum, a folder is taken as it is."""
     if target.is_file():
-        return {target.name: _plain(digest_of(target))}
+        return {target.name: lock.check(target.name, target)}
     return {target.name: {"files": sum(len(names) for _, _, names in os.walk(target))}}
 
 
-def _matching(entry: Entry, target: Path, single: bool) -> dict[str, Path]:
+def _matching(entry: Entry, target: Path) -> dict[str, Path]:
     """Return the local files of a hub entry by name, or none unless every pattern has one."""
-    if single:
-        return {entry.files[0]: target} if target.is_file() else {}
-    files = {path.relative_to(target).as_posix(): path for path in target.rglob("*") if path.is_file()}
+    files = {
+        path.relative_to(target).as_posix(): path
+        for path in target.rglob("*")
+        if path.is_file() and path.name != WEIGHTS_RECEIPT and not path.name.startswith(".")
+    }
     if not all(fnmatch.filter(files, pattern) for pattern in entry.files):
         return {}
     return {name: path for name, path in files.items() if any(fnmatch.fnmatchcase(name, p) for p in entry.files)}
@@ -163,28 +168,6 @@ def _link(link: Path, target: Path) -> None:
         link.symlink_to(os.path.relpath(target, link.parent))
 
 
-class Meter:
-    """Counts bytes from several threads and logs one line every few seconds."""
-
-    def __init__(self, gigabytes: float, every: float = 5.0) -> None:
-        self._total, self._every = gigabytes * 1e9, every
-        self._bytes = 0
-        self._start = self._last = time.monotonic()
-        self._lock = threading.Lock()
-
-    def __call__(self, count: int) -> None:
-        """Add bytes."""
-        with self._lock:
-            self._bytes += count
-            now = time.monotonic()
-            if now - self._last < self._every:
-                return
-            self._last = now
-            speed = max(1.0, self._bytes / (now - self._start))
-            left = f", left {duration(max(0.0, self._total - self._bytes) / speed)}" if self._total else ""
-            log.info("download %.2f of %.2f GB, %.1f MB/s%s", self._bytes / 1e9, self._total / 1e9, speed / 1e6, left)
-
-
 def fetch_all(config: Config, entries: Sequence[Entry], receipt: Path | None = None) -> None:
     """Fetch entries, several at a time; all are tried, then the failures are reported together.
 
@@ -194,11 +177,11 @@ def fetch_all(config: Config, entries: Sequence[Entry], receipt: Path | None = N
         receipt: where the receipt goes, for a single entry.
 
     Raises:
-        DownloadError: an entry failed; the message has one line for each.
+        DownloadError: an entry failed; the message has one part for each.
     """
     missing = [entry for entry in entries if not destination(entry, config).exists()]
     settings = config.downloads
-    meter = Meter(sum(entry.gigabytes or 0.0 for entry in missing))
+    meter = Meter(log, "download", round(1e9 * sum(entry.gigabytes or 0.0 for entry in missing)))
     fetcher = Fetcher(config, Transport(settings.attempts, settings.timeout, on_bytes=meter))
     failures: list[str] = []
 
@@ -206,8 +189,8 @@ def fetch_all(config: Config, entries: Sequence[Entry], receipt: Path | None = N
         try:
             fetcher.fetch(entry, receipt)
             log.info("%s: there, %s", entry.name, destination(entry, config))
-        except ValueError as err:
-            log.error("%s", err)
+        except (ValueError, OSError) as err:
+            log.error("%s: %s", entry.name, err)
             failures.append(f"{entry.name}: {err}")
 
     with ThreadPoolExecutor(settings.workers) as pool:

@@ -1,7 +1,8 @@
 """Official files before they are used: the right revision, the expected counts, and every image there.
 
 The traps: POPE's later commits hold 3,000 other random lines; MMBench's later releases have 1,164 base questions; only
-SEED's image part is the same in all revisions; GQA's testdev has no choices; mix665k links to images that are gone.
+SEED's image part is the same in all revisions; GQA's testdev has no choices, which nothing here asks for; mix665k
+links to images that are gone, and what is downloaded in their place is often no image.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from visiontokens.config import Config, TrainStageConfig
 from visiontokens.data.benchmarks import Example, find_benchmark
@@ -24,6 +27,8 @@ POPE = {"adversarial": 3000, "popular": 3000, "random": 2910}
 """Lines of POPE at commit e3e3926, the revision of LLaVA-1.5's question file."""
 BASES = {"mmbench": 1176, "mmbench_cn": 1164}
 """Base questions of MMBench dev 20230712 and of MMBench-CN dev 20231003; rotations come on top."""
+SUFFIXES = (".jpg", ".png", ".gif", ".jpeg", ".webp")
+"""Formats in which an image of mix665k may have been saved where it names another one (OCR-VQA: .jpg throughout)."""
 SEED_IMAGE_TYPES = range(1, 10)
 """SEED-Bench's question types about images; 10 to 12 are about videos."""
 
@@ -39,7 +44,8 @@ def inspect_stage(config: Config, stage: str, out: Path, listing: Path) -> dict[
         config: settings of the run.
         stage: `align` or `tune`.
         out: the annotation file that training reads.
-        listing: receives the missing images, one a line; written also when there are too many.
+        listing: receives the missing images (not there, empty, or no image), one a line; written also when there are
+            too many.
 
     Raises:
         OfficialError: another number of records than registered, or more images missing than
@@ -55,7 +61,7 @@ def inspect_stage(config: Config, stage: str, out: Path, listing: Path) -> dict[
         raise OfficialError(f"{path}: found {len(records)} records, expected {entry.records} (version {entry.version})")
     folder = config.data_dir / settings.images
     images = {record["image"] for record in records if record.get("image")}
-    missing = {image for image in images if not _usable(folder / image)}
+    missing = {image for image in images if not _is_image(folder / image)}
     _list_missing(listing, folder, missing)
     kept = [record for record in records if record.get("image") not in missing]
     share = len(missing) / max(1, len(images))
@@ -70,10 +76,15 @@ def inspect_stage(config: Config, stage: str, out: Path, listing: Path) -> dict[
     return {"records": len(kept), "left_out": len(records) - len(kept), "missing_images": len(missing)}
 
 
-def _usable(path: Path) -> bool:
+def _is_image(path: Path) -> bool:
+    """Return whether an image begins there; its pixels are not decoded.
+
+    An address that is dead may give a page or a placeholder of one pixel in place of the image.
+    """
     try:
-        return path.stat().st_size > 0
-    except OSError:
+        with Image.open(path) as image:
+            return min(image.size) > 1
+    except (OSError, ValueError):
         return False
 
 
@@ -81,19 +92,21 @@ def _list_missing(listing: Path, folder: Path, missing: set[str]) -> None:
     """Write the missing images, with the file of another format where one has the same name."""
     with atomic_write(listing) as handle:
         for image in sorted(missing):
-            other = next((p.name for p in (folder / image).parent.glob(f"{Path(image).stem}.*") if _usable(p)), "")
+            others = (Path(image).with_suffix(suffix) for suffix in SUFFIXES)
+            other = next((path.name for path in others if _is_image(folder / path)), "")
             handle.write(f"{image}\tfound {other}: convert it\n" if other else f"{image}\n")
 
 
 def inspect_benchmarks(config: Config, out: Path) -> None:
-    """Check every configured benchmark and write counts and checksums of the official files to `out`.
+    """Check every benchmark that the run reads and write counts and checksums of the official files to `out`.
 
     Raises:
         OfficialError: a benchmark's revision, counts or images are not as expected.
         FileNotFoundError: a file is missing.
     """
     entries = read_registry(config.downloads.registry)
-    counts = {name: inspect_benchmark(config, entries, name) for name in config.evaluate.benchmarks}
+    names = dict.fromkeys((*config.evaluate.benchmarks, *config.redundancy.benchmarks))
+    counts = {name: inspect_benchmark(config, entries, name) for name in names}
     files = {
         entry.name: sha256_file(destination(entry, config))
         for entry in needed(config, entries).values()
@@ -121,10 +134,10 @@ def inspect_benchmark(config: Config, entries: dict[str, Entry], name: str) -> d
     if expected is not None and len(examples) != expected:
         raise OfficialError(f"{root / benchmark.folder}: found {len(examples)} questions, expected {expected}")
     paths = {path for example in examples if (path := benchmark.image_path(root, example)) is not None}
-    missing = sorted(str(path) for path in paths if not _usable(path))
+    missing = sorted(str(path) for path in paths if not _is_image(path))
     if missing:
         raise OfficialError(
-            f"{root / benchmark.folder}: {len(missing)} of {len(paths)} images are missing: {missing[0]}"
+            f"{root / benchmark.folder}: {len(missing)} of {len(paths)} images are missing or no images: {missing[0]}"
         )
     log.info("%s: %d questions on %d images", name, len(examples), len(paths))
     return {"questions": len(examples), "images": len(paths)}

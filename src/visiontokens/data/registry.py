@@ -23,6 +23,7 @@ WEIGHTS: frozenset[str] = frozenset({"tower", "llm", "checkpoint"})
 """Roles whose files lie in a folder of weights, not in the data folder."""
 HUB = re.compile(r"hf(-dataset)?:([\w.-]+/[\w.-]+)")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class Entry(Section):
@@ -37,7 +38,7 @@ class Entry(Section):
     source: str
     """URL, `hf:owner/name` or `hf-dataset:owner/name`; empty = to be placed by hand, `note` says how."""
     revision: str
-    """Commit of a hub repository."""
+    """Commit of a hub repository; empty = not known to us: the newest at the first download is recorded and kept."""
     files: tuple[str, ...]
     """Files of a hub repository; `*` matches within and across folders."""
     bytes: int | None = Field(ge=1)
@@ -85,6 +86,13 @@ class Entry(Section):
             raise ValueError("expected 64 hexadecimal digits, or nothing where none is published")
         return value
 
+    @field_validator("revision")
+    @classmethod
+    def _revision(cls, value: str) -> str:
+        if value and not _COMMIT.fullmatch(value):
+            raise ValueError("expected a commit of 40 hexadecimal digits, or nothing where it is not known")
+        return value
+
     @field_validator("path", "also", "files")
     @classmethod
     def _inside(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
@@ -97,8 +105,8 @@ class Entry(Section):
     def _whole(self) -> Self:
         if not self.path:
             raise ValueError("path: expected where the file goes")
-        if self.hub is not None and not (self.revision and self.files):
-            raise ValueError("a hub repository needs columns 'revision' and 'files'")
+        if self.hub is not None and not self.files:
+            raise ValueError("a hub repository needs the column 'files'")
         if self.member and self.hub is not None and len(self.files) != 1:
             raise ValueError("an archive is one file")
         if not self.source and not self.note:
@@ -117,9 +125,9 @@ class Entry(Section):
         return self.bytes / 1e9 if self.bytes else self.size_gb
 
     @property
-    def is_folder(self) -> bool:
-        """True when what comes of it is a folder."""
-        return self.member == "*" or self.role in WEIGHTS or len(self.files) > 1
+    def is_single(self) -> bool:
+        """True when one file is fetched."""
+        return self.hub is None or (len(self.files) == 1 and "*" not in self.files[0])
 
 
 def read_registry(path: Path) -> dict[str, Entry]:

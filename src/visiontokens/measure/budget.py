@@ -16,12 +16,10 @@ from visiontokens.compress.base import Compressor, Geometry, MethodSpec
 from visiontokens.compress.schedule import Schedule
 from visiontokens.config import Config, Experiment, load_experiments, load_pooling
 from visiontokens.data.registry import read_registry, records_of
-from visiontokens.measure.flops import VICUNA_7B, LlamaShape, prefill_flops
+from visiontokens.measure.flops import VICUNA_7B, VICUNA_13B, LlamaShape, prefill_flops
 
-VICUNA_13B = LlamaShape(hidden=5120, layers=40, heads=40, kv_heads=40, mlp=13824, vocab=32000)
-"""The language model of LLaVolta's Table 6."""
-TOWER = {"width": 1024, "layers": 24, "mlp": 4096, "grid": 24, "weights": 304_000_000}
-"""CLIP ViT-L/14 at 336 pixels (weights rounded)."""
+TOWER = {"width": 1024, "layers": 24, "mlp": 4096, "grid": 24, "weights": 303_507_456}
+"""CLIP ViT-L/14 at 336 pixels."""
 HOUR = 3600.0
 
 
@@ -41,12 +39,16 @@ class Budget:
         """Experiments of this run."""
         return load_experiments(self.config)
 
-    @cached_property
-    def weights(self) -> int:
-        """Parameters of tower and language model."""
-        shape = self.shape
-        layer = 2 * shape.hidden**2 + 2 * shape.hidden * shape.kv_width + 3 * shape.hidden * shape.mlp
-        return shape.layers * layer + 2 * shape.vocab * shape.hidden + TOWER["weights"]
+    def weights(self, experiment: str) -> int:
+        """Return the parameters of an experiment's model: tower, language model, projector and compressor."""
+        shape, cost = self.shape, self._cost(self.rows[experiment].train_method)
+        layer = shape.layer_flops // 2 + 2 * shape.hidden
+        llm = shape.layers * layer + 2 * shape.vocab * shape.hidden + shape.hidden
+        return llm + TOWER["weights"] + cost.weights
+
+    def _cost(self, method: str) -> MethodCost:
+        path = self.config.experiments.table.parent / "methods" / f"{method}.yaml"
+        return method_cost(MethodSpec.from_yaml(path), self.shape)
 
     def count(self, reader: str) -> int:
         """Return the samples of a stage or questions of a benchmark (0 = not known)."""
@@ -82,8 +84,8 @@ class Budget:
     def _forward(self, method: str, schedule: str, text: int) -> float:
         """Return the FLOPs of one sample through projector, compressor and language model, mean over stages."""
         if not schedule:
-            tokens, extra = per_layer(method, self.shape, self.config.experiments.table.parent)
-            return prefill_flops(self.shape, tokens, text, head="all") + extra
+            cost = self._cost(method)
+            return prefill_flops(self.shape, cost.tokens, text, head="all") + cost.flops
         folder = self.config.experiments.table.parent
         stages = Schedule.model_validate(_yaml(folder / "schedules" / f"{schedule}.yaml"))
         edges = [0, *stages.ends(1000, self.config.train.tune.epochs)]
@@ -92,15 +94,15 @@ class Budget:
             spec = MethodSpec(name="vcc", params={"layer": str(stage.layer), "stride": stage.stride})
             if stage.stride == 1:
                 spec = MethodSpec()
-            tokens, extra = _tokens(spec, self.shape)
-            total += (end - start) / 1000 * (prefill_flops(self.shape, tokens, text, head="all") + extra)
+            cost = method_cost(spec, self.shape)
+            total += (end - start) / 1000 * (prefill_flops(self.shape, cost.tokens, text, head="all") + cost.flops)
         return total
 
     def _answering(self, method: str, benchmarks: list[str], limit: int) -> float:
         """Return the GPU-hours to answer benchmarks with a method, one question at a time."""
         plan = self.config.plan
-        tokens, extra = per_layer(method, self.shape, self.config.experiments.table.parent)
-        flops = prefill_flops(self.shape, tokens, plan.question_text) + extra + tower_flops()
+        cost = self._cost(method)
+        flops = prefill_flops(self.shape, cost.tokens, plan.question_text) + cost.flops + tower_flops()
         seconds = flops / (plan.tflops * 1e12 * plan.mfu) + plan.answer_tokens * plan.decode_ms / 1000
         return sum(min(limit or self.count(name), self.count(name)) for name in benchmarks) * seconds / HOUR
 
@@ -112,26 +114,35 @@ def tower_flops() -> float:
     return float(TOWER["layers"] * (linear + 4 * tokens**2 * width))
 
 
-def per_layer(method: str, shape: LlamaShape, folder: Path) -> tuple[tuple[float, ...], float]:
-    """Return the vision tokens per decoder layer and the extra FLOPs of `<folder>/methods/<method>.yaml`."""
-    return _tokens(MethodSpec.from_yaml(folder / "methods" / f"{method}.yaml"), shape)
+@dataclass(frozen=True)
+class MethodCost:
+    """What a method costs at one geometry: vision tokens per decoder layer, other FLOPs, connector's parameters."""
+
+    tokens: tuple[float, ...]
+    flops: float
+    weights: int
 
 
-def _tokens(spec: MethodSpec, shape: LlamaShape) -> tuple[tuple[float, ...], float]:
-    return _counted(spec.model_dump_json(), shape)
+def method_cost(spec: MethodSpec, shape: LlamaShape) -> MethodCost:
+    """Return what a method costs behind CLIP ViT-L/14-336; it is built without memory for its weights."""
+    return _built(spec.model_dump_json(), shape)
 
 
 @cache
-def _counted(spec: str, shape: LlamaShape) -> tuple[tuple[float, ...], float]:
-    """Build a method without memory for its weights and ask it."""
+def _built(spec: str, shape: LlamaShape) -> MethodCost:
     import torch
 
     grid = (TOWER["grid"], TOWER["grid"])
     geometry = Geometry(TOWER["width"], TOWER["layers"], grid, shape.hidden, shape.layers)
     with torch.device("meta"):
         method: Compressor = MethodSpec.model_validate_json(spec).build(geometry)
-    tokens = tuple(float(n) for n in method.tokens_per_layer(geometry.n_vision, shape.layers))
-    return tokens, float(method.extra_flops(geometry.n_vision))
+    width, hidden, out = method.projector_sizes()
+    projector = width * hidden + hidden + hidden * out + out
+    return MethodCost(
+        tokens=tuple(float(n) for n in method.tokens_per_layer(geometry.n_vision, shape.layers)),
+        flops=float(method.extra_flops(geometry.n_vision)),
+        weights=projector + sum(p.numel() for p in method.parameters()),
+    )
 
 
 def _yaml(path: Path) -> dict[str, object]:

@@ -16,8 +16,10 @@ from visiontokens.measure.budget import Budget
 
 _RULE = re.compile(r"^(?:local)?rule (\w+):$")
 _WILDCARDS = re.compile(r"^    wildcards: (.*)$")
-BYTES = {"fp32": 4, "bf16": 2, "auto": 2}
-"""Bytes of a stored weight by training precision."""
+TRAINING = ("align", "tune")
+FINAL, ROLLING, ROLLING_LORA = 4, 14, 2
+"""Bytes per weight of a finished model (fp32), and of a DeepSpeed checkpoint (bf16; of what trains an fp32 copy and
+Adam's moments too, which are little with adapters)."""
 
 
 class PlanError(ValueError):
@@ -98,14 +100,14 @@ def _downloads(config: Config, jobs: Sequence[Job]) -> list[str]:
     entries = _fetched(config, jobs)
     if not entries:
         return ["Downloads: none."]
-    lines = ["Downloads", f"{'name':<24}{'GB':>8}  licence"]
+    lines = ["Downloads", f"{'name':<24}{'GB':>9}  licence"]
     for entry in entries:
-        size = f"{entry.gigabytes:.2f}" if entry.gigabytes else "?"
+        size = f"{entry.gigabytes:.3f}" if entry.gigabytes else "?"
         hand = " [by hand: " + entry.note + "]" if not entry.source else ""
-        lines.append(f"{entry.name:<24}{size:>8}  {entry.licence or 'not stated'}{hand}")
+        lines.append(f"{entry.name:<24}{size:>9}  {entry.licence or 'not stated'}{hand}")
     unknown = sum(entry.gigabytes is None for entry in entries)
     total = sum(entry.gigabytes or 0.0 for entry in entries)
-    return [*lines, f"{'total':<24}{total:>8.2f}  and {unknown} of unknown size"]
+    return [*lines, f"{'total':<24}{total:>9.3f}  and {unknown} of unknown size"]
 
 
 def _fetched(config: Config, jobs: Sequence[Job]) -> list[Entry]:
@@ -131,16 +133,13 @@ def _disk(config: Config, jobs: Sequence[Job]) -> list[str]:
         lines.append(f"  largest archive, meanwhile {max(packed, default=0.0):>10,.0f} GB")
     if config.plan.device is None:
         return [*lines, "  results                    a few GB (docs/reproduce.md)"]
-    weights = Budget(config).weights
-    models = sum(
-        weights * BYTES[getattr(config.train, job.rule).precision] / 1e9
-        for job in jobs
-        if job.rule in ("align", "tune")
-    )
-    running = max((weights * 14 / 1e9 for job in jobs if job.rule == "tune"), default=0.0)
+    budget = Budget(config)
+    weights = [budget.weights(job.wildcards["experiment"]) for job in jobs if job.rule in TRAINING]
+    models = FINAL * sum(weights) / 1e9
+    rolling = 2 * (ROLLING_LORA if config.train.tune.lora else ROLLING) * max(weights, default=0) / 1e9
     return [
         *lines,
-        f"  trained weights            {models:>10,.0f} GB",
-        f"  one rolling checkpoint     {running:>10,.0f} GB for each run at work (weights, and optimizer in fp32)",
-        f"  together, one run at work  {data + max(packed, default=0.0) + models + running:>10,.0f} GB",
+        f"  models, fp32, both stages  {models:>10,.0f} GB",
+        f"  rolling checkpoints        {rolling:>10,.0f} GB for each run at work (the last and the next)",
+        f"  together, one run at work  {data + max(packed, default=0.0) + models + rolling:>10,.0f} GB",
     ]

@@ -1,7 +1,8 @@
 """MME: fourteen subtasks, two yes/no questions per image (Fu et al., 2023).
 
-Files: `MME_Benchmark_release_version/<category>/`; five categories keep `images/` and `questions_answers_YN/` apart,
-the others mix images and texts. Each text has two lines, question TAB answer.
+Files: `MME_Benchmark_release_version/<category>/`, or below `MME_Benchmark/` in it, as in the hub's archive; five
+categories keep `images/` and `questions_answers_YN/` apart, the others mix images and texts. Each text has two lines,
+question TAB answer.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ PERCEPTION = (
 )
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
 RELEASE = "MME_Benchmark_release_version"
+INNER = "MME_Benchmark"
 IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg")
 
 
@@ -37,7 +39,7 @@ def load(root: Path) -> list[Example]:
         FileNotFoundError: no category folder is there, or a text has no image.
         BenchmarkError: a text does not hold two lines `question TAB Yes|No`.
     """
-    base = root / RELEASE
+    base = root / RELEASE / INNER if (root / RELEASE / INNER).is_dir() else root / RELEASE
     categories = [name for name in PERCEPTION + COGNITION if (base / name).is_dir()]
     if not categories:
         raise FileNotFoundError(f"{base}: none of MME's category folders ({', '.join(PERCEPTION[:3])}, ...) is there")
@@ -56,11 +58,12 @@ def _category(base: Path, category: str) -> list[Example]:
         if text.stem not in by_stem:
             raise FileNotFoundError(f"{images}: no image for {text.name}")
         image = by_stem[text.stem].relative_to(base).as_posix()
+        below_release = f"{INNER}/{image}" if base.name == INNER else image
         for line, (question, label) in enumerate(_questions(text), 1):
             examples.append(
                 Example(
                     question_id=f"{image}#{line}",
-                    image=image,
+                    image=below_release,
                     prompt=prompts.short_answer(strip_suffix(question)),
                     group=image,
                     meta={"label": label.lower(), "category": category, "official_id": image},
