@@ -128,7 +128,7 @@ def overlay(path: Path) -> Path:
             "experiments": {"only": ROWS},
             "evaluate": {"limit": 12, "max_new_tokens": 2, "bootstrap": 20},
             "redundancy": {"limit": 2, "attention_images": 1, "similarity_images": 2},
-            "efficiency": {"repeats": 1, "warmup": 0},
+            "efficiency": {"repeats": 2, "warmup": 0},
             "downloads": {"attempts": 1},
         },
     )
