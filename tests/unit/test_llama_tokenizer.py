@@ -9,6 +9,7 @@ import pytest
 from visiontokens.data.encoders import FastEncoder, SentencePieceEncoder
 from visiontokens.models.processors import load_tokenizer
 
+pytest.importorskip("google.protobuf")
 MODEL = Path(__file__).parents[1] / "conformance/golden/llava_base/tiny_sp.model"
 SETTINGS = {
     "add_bos_token": True, "add_eos_token": False, "bos_token": "<s>", "eos_token": "</s>", "legacy": False,

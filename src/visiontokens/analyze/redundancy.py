@@ -84,7 +84,7 @@ def curve(config: Config, model_dir: Path) -> pd.DataFrame:
 def _score_point(config: Config, model_dir: Path, point: Point) -> Iterator[dict[str, Any]]:
     model = place_model(config, model_dir, point.method)
     predictor = Predictor.of(config, model)
-    layers = model.config.text_config.num_hidden_layers
+    layers = model.geometry.llm_layers
     patches = model.geometry.n_vision
     alive = model.compressor.tokens_per_layer(patches, layers)
     with TemporaryDirectory() as folder:
@@ -183,8 +183,8 @@ def _tower_features(config: Config, model_dir: Path) -> dict[int, Tensor]:
     """Return features `[F, N, C]` of validation images, or where there are none of benchmark images, by level."""
     count = config.redundancy.similarity_images
     if config.world is not None:
-        depth = CLIPVisionConfig.from_pretrained(config.backbones.tower).num_hidden_layers
-        wanted = tower_levels(config.features.levels, depth)
+        tower: Any = CLIPVisionConfig.from_pretrained(config.backbones.tower)
+        wanted = tower_levels(config.features.levels, tower.num_hidden_layers)
         store = FeatureStore.open(config.data_dir / "features" / "validation", wanted)
         return store.get(image_paths(config.data_dir, "validation")[:count])
     source = tower_source(config, place_model(config, model_dir, MethodSpec()))
