@@ -13,6 +13,10 @@ min_version("9.18")
 configfile: "config/config.yaml"
 
 
+# Used with `--sdm apptainer` only; containers/visiontokens.def says how to build it.
+container: "visiontokens.sif"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/download.smk" if OFFICIAL else "workflow/rules/data.smk"
 include: "workflow/rules/backbones.smk"

@@ -29,6 +29,13 @@ def test_number_of_jobs_is_the_recorded_one(snakemake: Run, scale: str) -> None:
     assert found == json.loads(SNAPSHOT.read_text(encoding="utf-8"))[scale]
 
 
+def test_public_weights_are_evaluated_without_training(snakemake: Run) -> None:
+    """Planned offline; one checkpoint is all the weights that are fetched."""
+    done = snakemake("-n", "--configfile", "config/scales/reviewer.yaml")
+    assert job_counts(done) == json.loads(SNAPSHOT.read_text(encoding="utf-8"))["reviewer"]
+    assert "data/backbones/llava-1.5-7b-hf/download.json" in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("over", ["", "-13b", "-lora"])
 def test_the_papers_own_recipe_is_planned_offline(snakemake: Run, over: str) -> None:
     """Days of GPUs and their downloads are planned without a file of them and without a network."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT
+from snakemake.cli import get_argument_parser
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -105,6 +107,17 @@ def test_named_commands_exist(name: str) -> None:
             assert found[1] in targets, span
         if found := re.match(r"visiontokens ([a-z]+)", span):
             assert found[1] in verbs, span
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/reproduce.md", "docs/slurm.md"])
+def test_snakemake_understands_its_commands(name: str) -> None:
+    """Misspelt options and missing settings files would only be noticed by a reader."""
+    for span in code_spans(name):
+        if span.startswith("snakemake ") and "..." not in span:
+            found = get_argument_parser().parse_args(shlex.split(span, comments=True)[1:])
+            profile = found.workflow_profile
+            assert all((ROOT / file).is_file() for file in found.configfile or []), span
+            assert profile is None or (ROOT / profile / "config.yaml").is_file(), span
 
 
 @pytest.mark.parametrize("name", DOCS)

@@ -18,16 +18,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
+from transformers import CLIPVisionConfig
 
 from visiontokens.compress.base import Compressor, Decoder, MethodSpec, Probe, Seq
 from visiontokens.config import Config, PoolingPoint, load_pooling
 from visiontokens.data.benchmarks import BENCHMARKS, subset
 from visiontokens.data.features import FeatureStore, image_paths, tower_levels
 from visiontokens.evaluate.greedy import encode_question
-from visiontokens.evaluate.predict import Predictor, predict_benchmark
+from visiontokens.evaluate.images import tower_source
+from visiontokens.evaluate.predict import Predictor, place_model, predict_benchmark
 from visiontokens.evaluate.score import score_benchmark, score_json
-from visiontokens.models.build import load_model
-from visiontokens.models.llava import LlavaWithCompressor
 from visiontokens.provenance import atomic_write
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def run_redundancy(config: Config, model_dir: Path, out_dir: Path) -> None:
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     _write(out_dir / "probe.csv", probe(config))
-    _write(out_dir / "similarity.csv", similarity(config))
+    _write(out_dir / "similarity.csv", similarity(config, model_dir))
     _write(out_dir / "attention.csv", attention(config, model_dir))
     _write(out_dir / "curve.csv", curve(config, model_dir))
 
@@ -64,12 +64,6 @@ def run_redundancy(config: Config, model_dir: Path, out_dir: Path) -> None:
 def _write(path: Path, frame: pd.DataFrame) -> None:
     with atomic_write(path) as handle:
         frame.to_csv(handle, index=False)
-
-
-def _predictor(config: Config, model: LlavaWithCompressor) -> Predictor:
-    return Predictor.of(
-        config, model, FeatureStore.open(config.data_dir / "features" / "test", model.compressor.levels)
-    )
 
 
 def curve(config: Config, model_dir: Path) -> pd.DataFrame:
@@ -88,9 +82,9 @@ def curve(config: Config, model_dir: Path) -> pd.DataFrame:
 
 
 def _score_point(config: Config, model_dir: Path, point: Point) -> Iterator[dict[str, Any]]:
-    model = load_model(model_dir, point.method).eval()
-    predictor = _predictor(config, model)
-    layers = model.config.text_config.num_hidden_layers
+    model = place_model(config, model_dir, point.method)
+    predictor = Predictor.of(config, model)
+    layers = model.geometry.llm_layers
     patches = model.geometry.n_vision
     alive = model.compressor.tokens_per_layer(patches, layers)
     with TemporaryDirectory() as folder:
@@ -126,8 +120,8 @@ def attention(config: Config, model_dir: Path) -> pd.DataFrame:
 
     Columns: layer (from 0), target (vision, system, text), attention (mean per token, over heads and images), n.
     """
-    model = load_model(model_dir, MethodSpec()).eval()
-    predictor = _predictor(config, model)
+    model = place_model(config, model_dir, MethodSpec())
+    predictor = Predictor.of(config, model)
     recorder = _Recorder(Compressor.Params(), model.geometry)
     model.compressor = recorder
     benchmark = BENCHMARKS["gqa"]
@@ -137,7 +131,9 @@ def attention(config: Config, model_dir: Path) -> pd.DataFrame:
     for example in examples:
         prompt = encode_question(example.prompt, predictor.encoder, image_id, image=True)
         levels = predictor.features.get([predictor.feature_path(benchmark, example)])
-        model.prefill(torch.tensor([prompt.prefix + prompt.rest]), vision_levels=levels)
+        levels = {level: values.to(model.device) for level, values in levels.items()}
+        ids = torch.tensor([prompt.prefix + prompt.rest], device=model.device)
+        model.prefill(ids, vision_levels=levels)
         for layer, probe in enumerate(recorder.probes):
             assert probe.weights is not None
             for target, mask in recorder.targets.items():
@@ -162,18 +158,13 @@ def probe(config: Config) -> pd.DataFrame:
     return pd.read_csv(path).rename(columns=columns)
 
 
-def similarity(config: Config) -> pd.DataFrame:
+def similarity(config: Config, model_dir: Path) -> pd.DataFrame:
     """Return cosine similarities between a tower feature and its neighbours, by level and grid offset.
 
     Columns: level (hidden-state index), offset ("rows,columns", or "random" for pairs from the whole image), distance
     (patches), mean, std (over pairs), n (images).
     """
-    from transformers import CLIPVisionConfig
-
-    depth = CLIPVisionConfig.from_pretrained(config.backbones.tower).num_hidden_layers
-    wanted = tower_levels(config.features.levels, depth)
-    store = FeatureStore.open(config.data_dir / "features" / "validation", wanted)
-    features = store.get(image_paths(config.data_dir, "validation")[: config.redundancy.similarity_images])
+    features = _tower_features(config, model_dir)
     rows = []
     for level, values in features.items():
         side = round(values.shape[1] ** 0.5)
@@ -186,6 +177,24 @@ def similarity(config: Config) -> pd.DataFrame:
         order = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(config.seed))
         rows.append(_moments(level, "random", float("nan"), (flat * flat[:, order]).sum(-1)))
     return pd.DataFrame(rows)
+
+
+def _tower_features(config: Config, model_dir: Path) -> dict[int, Tensor]:
+    """Return features `[F, N, C]` of validation images, or where there are none of benchmark images, by level."""
+    count = config.redundancy.similarity_images
+    if config.world is not None:
+        tower: Any = CLIPVisionConfig.from_pretrained(config.backbones.tower)
+        wanted = tower_levels(config.features.levels, tower.num_hidden_layers)
+        store = FeatureStore.open(config.data_dir / "features" / "validation", wanted)
+        return store.get(image_paths(config.data_dir, "validation")[:count])
+    source = tower_source(config, place_model(config, model_dir, MethodSpec()))
+    wanted = tower_levels(config.features.levels, source.model.geometry.vision_layers)
+    benchmark = BENCHMARKS[config.redundancy.benchmarks[0]]
+    root = config.data_dir / "benchmarks"
+    found = [path for example in benchmark.read(root) if (path := benchmark.image_path(root, example))]
+    paths = [path.relative_to(config.data_dir).as_posix() for path in dict.fromkeys(found)][:count]
+    parts = [source.states([path], wanted) for path in paths]
+    return {level: torch.cat([part[level].half().cpu() for part in parts]) for level in wanted}
 
 
 def _moments(level: int, offset: str, distance: float, pairs: Tensor) -> dict[str, Any]:

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from visiontokens.compress.base import MethodSpec
 from visiontokens.config import Config, load_experiments
 from visiontokens.data.benchmarks import Benchmark, Example, find_benchmark, subset
 from visiontokens.data.encoders import FastEncoder
-from visiontokens.data.features import FeatureStore
 from visiontokens.data.precision import autocast, use_bf16
 from visiontokens.data.progress import Progress
 from visiontokens.evaluate.greedy import Greedy, Prompt, encode_question
+from visiontokens.evaluate.images import LevelSource, level_source
 from visiontokens.evaluate.predictions import PredictionWriter, answer_record
 from visiontokens.models.build import load_model, weights_hash
 from visiontokens.models.kernels import choose_kernel, use_kernel
@@ -38,7 +39,7 @@ class Predictor:
         model: the model under test, in eval mode.
         tokenizer: a fast tokenizer of `transformers`.
         data_dir: folder that feature paths are relative to.
-        features: cached tower features of the test images.
+        features: tower features of the test images.
         batch_size: questions per forward pass.
         max_new_tokens: longest answer.
         precision: auto, fp32 or bf16.
@@ -49,7 +50,7 @@ class Predictor:
         model: LlavaWithCompressor,
         tokenizer: Any,
         data_dir: Path,
-        features: FeatureStore,
+        features: LevelSource,
         *,
         batch_size: int,
         max_new_tokens: int,
@@ -65,14 +66,14 @@ class Predictor:
         return self.data_dir / "benchmarks"
 
     @classmethod
-    def of(cls, config: Config, model: LlavaWithCompressor, features: FeatureStore) -> Predictor:
-        """Return the predictor that a configuration asks for."""
+    def of(cls, config: Config, model: LlavaWithCompressor, image_set: str = "test") -> Predictor:
+        """Return the predictor that a configuration asks for, for the images of one set (errors: `level_source`)."""
         settings = config.evaluate
         return cls(
             model,
             load_tokenizer([Path(str(model.name_or_path)), config.backbones.llm]),
             config.data_dir,
-            features,
+            level_source(config, model, image_set),
             batch_size=settings.batch_size,
             max_new_tokens=settings.max_new_tokens,
             precision=settings.precision,
@@ -157,7 +158,23 @@ def experiment_model(config: Config, experiment: str, seed: int, model_dir: Path
     method = MethodSpec.from_yaml(config.experiments.table.parent / "methods" / f"{rows[experiment].method}.yaml")
     torch.set_num_threads(config.threads)
     torch.manual_seed(seed)
-    return load_model(model_dir, method).eval()
+    return place_model(config, model_dir, method)
+
+
+def place_model(config: Config, model_dir: Path, method: MethodSpec) -> LlavaWithCompressor:
+    """Return a model in eval mode on the GPU if there is one, else on the CPU.
+
+    A GPU that computes in bfloat16 holds the weights in it too: 7B then take 14 GB. On the CPU they stay in fp32, which
+    autocast starts from.
+
+    Raises:
+        FileNotFoundError, CheckpointError: see `load_model`.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    half = device == "cuda" and use_bf16(config.evaluate.precision, device)
+    model = load_model(model_dir, method, torch.bfloat16 if half else torch.float32)
+    nn.Module.to(model, device)
+    return model
 
 
 def predict_experiment(config: Config, experiment: str, seed: int, model_dir: Path, out_dir: Path) -> None:
@@ -173,8 +190,7 @@ def predict_experiment(config: Config, experiment: str, seed: int, model_dir: Pa
     settings = config.evaluate
     dtype = torch.bfloat16 if use_bf16(settings.precision, str(model.device)) else torch.float32
     kernel = use_kernel(model, choose_kernel(settings.attention, model.device, dtype, type(model.compressor)))
-    store = FeatureStore.open(config.data_dir / "features" / "test", model.compressor.levels)
-    predictor = Predictor.of(config, model, store)
+    predictor = Predictor.of(config, model)
     identity = {
         "weights": weights_hash(model_dir),
         "method": model.method.to_config(),

@@ -17,7 +17,6 @@ import numpy as np
 
 from visiontokens.config import Config
 from visiontokens.data.benchmarks import Example
-from visiontokens.data.features import FeatureStore
 from visiontokens.data.validation import FOLDER, load_validation
 from visiontokens.evaluate.predict import Predictor, experiment_model
 from visiontokens.provenance import stamp, write_json
@@ -26,8 +25,7 @@ from visiontokens.provenance import stamp, write_json
 def validate_experiment(config: Config, experiment: str, seed: int, model_dir: Path, out: Path) -> None:
     """Answer the validation questions with one experiment's model and write accuracies and controls to `out`."""
     model = experiment_model(config, experiment, seed, model_dir)
-    store = FeatureStore.open(config.data_dir / "features" / FOLDER, model.compressor.levels)
-    predictor = Predictor.of(config, model, store)
+    predictor = Predictor.of(config, model, FOLDER)
     examples = load_validation(config.data_dir)
     right = marks(predictor, examples)
     control = marks(predictor, shuffled(examples))

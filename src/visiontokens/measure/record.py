@@ -10,15 +10,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.initialization import no_init_weights
 
 from visiontokens.compress.base import MethodSpec
 from visiontokens.config import Config, load_experiments
 from visiontokens.data.precision import use_bf16
 from visiontokens.measure.flops import LlamaShape, decode_flops, kv_bytes, prefill_flops
+from visiontokens.measure.geometry import fill
 from visiontokens.measure.latency import measure_latency
 from visiontokens.measure.memory import METHODS, parameter_bytes, parameter_count, peak_bytes
 from visiontokens.measure.tokens import compression_ratio, mean_tokens, total_tokens
-from visiontokens.models.build import build_model
+from visiontokens.models.build import llava_config
 from visiontokens.models.llava import LlavaWithCompressor
 from visiontokens.provenance import stamp, write_json
 
@@ -130,18 +132,30 @@ def measure_experiment(
     }
 
 
-def measure_all(config: Config, out_dir: Path) -> None:
-    """Write `<out_dir>/<experiment>.json` for every experiment that runs under `config`.
+def cost_model(config: Config, method: MethodSpec) -> LlavaWithCompressor:
+    """Return a model of the configured sizes with random weights, on the GPU if there is one, else on the CPU.
 
-    The models are untrained (backbones, new projector and compressor): cost does not depend on what weights hold.
+    Cost does not depend on what weights hold, so none are read. A GPU that computes in bfloat16 holds them in it.
     """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    half = device == "cuda" and use_bf16(config.evaluate.precision, device)
+    sizes = llava_config(config.backbones.tower, config.backbones.llm, method)
+    with torch.device(device), no_init_weights():
+        model: Any = LlavaWithCompressor._from_config(sizes, dtype=torch.bfloat16 if half else torch.float32)
+    fill(model, config.seed)
+    chosen: LlavaWithCompressor = model.eval()
+    return chosen
+
+
+def measure_all(config: Config, out_dir: Path) -> None:
+    """Write `<out_dir>/<experiment>.json` for every experiment that runs under `config`."""
     torch.set_num_threads(config.threads)
     rows = load_experiments(config)
-    settings, backbones = config.efficiency, config.backbones
-    dtype = torch.bfloat16 if use_bf16(config.evaluate.precision) else torch.float32
+    settings = config.efficiency
     for number, (name, row) in enumerate(rows.items(), 1):
         method_file = config.experiments.table.parent / "methods" / f"{row.method}.yaml"
-        model = build_model(backbones.tower, backbones.llm, MethodSpec.from_yaml(method_file), config.seed)
+        model = cost_model(config, MethodSpec.from_yaml(method_file))
+        dtype = torch.bfloat16 if use_bf16(config.evaluate.precision, str(model.device)) else torch.float32
         record = measure_experiment(
             model, text_tokens=settings.text_tokens, repeats=settings.repeats, warmup=settings.warmup, dtype=dtype
         )

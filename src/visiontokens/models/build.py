@@ -19,6 +19,8 @@ from visiontokens.provenance import atomic_write, read_json, sha256_file, sha256
 
 IMAGE_TOKEN = "<image>"
 PROCESSOR_FILE = "preprocessor_config.json"
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+"""Names of unsharded weights, the preferred one first."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json")
 
 
@@ -63,9 +65,12 @@ def reset_new_parts(model: LlavaWithCompressor, seed: int) -> None:
 
 
 def llava_config(tower_dir: str | Path, llm_dir: str | Path, method: MethodSpec) -> LlavaConfig:
-    """Return the configuration of the joint model; the image token is `<image>` of the LLM's tokenizer."""
+    """Return the configuration of the joint model; the image token is `<image>` of the LLM's tokenizer.
+
+    Both folders may be that of a LLaVA checkpoint, whose parts then count.
+    """
     vision = CLIPVisionConfig.from_pretrained(_folder(tower_dir))
-    text = LlamaConfig.from_pretrained(_folder(llm_dir))
+    text = _text_config(_folder(llm_dir))
     sizes: Any = vision
     side = sizes.image_size // sizes.patch_size
     config = LlavaConfig(
@@ -77,6 +82,14 @@ def llava_config(tower_dir: str | Path, llm_dir: str | Path, method: MethodSpec)
     )
     config.compressor = method.to_config()
     return config
+
+
+def _text_config(folder: Path) -> LlamaConfig:
+    """Return the language model's configuration, its own or that inside LLaVA's."""
+    if read_json(folder / "config.json").get("model_type") == "llava":
+        text: Any = LlavaConfig.from_pretrained(folder).text_config
+        return text
+    return LlamaConfig.from_pretrained(folder)
 
 
 def _image_token(llm_dir: Path, text: LlamaConfig) -> int:
@@ -125,14 +138,17 @@ def weights_hash(path: str | Path) -> str:
     """Return the SHA-256 of a folder's weights: of the one file, or of the list of its shards' hashes.
 
     Raises:
-        FileNotFoundError: neither `model.safetensors` nor the index of its shards is there.
+        FileNotFoundError: neither `model.safetensors` or `pytorch_model.bin` nor the index of their shards is there.
     """
     folder = Path(path)
-    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if whole.is_file() or not index.is_file():
-        return sha256_file(whole)
-    shards = sorted(set(read_json(index)["weight_map"].values()))
-    return sha256_json({shard: sha256_file(folder / shard) for shard in shards})
+    for whole in WEIGHT_FILES:
+        index = folder / f"{whole}.index.json"
+        if (folder / whole).is_file():
+            return sha256_file(folder / whole)
+        if index.is_file():
+            shards = sorted(set(read_json(index)["weight_map"].values()))
+            return sha256_json({shard: sha256_file(folder / shard) for shard in shards})
+    raise FileNotFoundError(f"{folder}: no weights there ({' or '.join(WEIGHT_FILES)}, or their shards)")
 
 
 def load_model(

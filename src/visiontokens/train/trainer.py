@@ -18,7 +18,7 @@ from visiontokens.data.features import FeatureStore
 from visiontokens.data.images import Preprocessor
 from visiontokens.data.instruct import Collator, FeatureSource, ImageSource, InstructDataset, PixelSource
 from visiontokens.data.precision import use_bf16
-from visiontokens.models.build import build_model, load_model, save_model, save_processors
+from visiontokens.models.build import build_model, load_model, save_model, save_processors, weights_hash
 from visiontokens.models.kernels import Kernel, choose_kernel, use_kernel
 from visiontokens.models.llava import LlavaWithCompressor
 from visiontokens.provenance import read_json, sha256_file, write_json
@@ -190,7 +190,7 @@ def _identity(run: Run, processes: Processes) -> dict[str, Any]:
         "processes": processes.count,
         "deepspeed": deepspeed_config(run.settings.deepspeed),
         "data_hash": sha256_file(run.config.data_dir / run.settings.annotations),
-        "weights": {name: sha256_file(folder / "model.safetensors") for name, folder in folders.items()},
+        "weights": {name: weights_hash(folder) for name, folder in folders.items()},
     }
 
 
