@@ -193,6 +193,8 @@ class AlignConfig(TrainStageConfig):
     """Passes over the samples."""
     learning_rate: float = Field(default=4e-3, gt=0)
     """Peak of the cosine schedule."""
+    warmup_ratio: Fraction = 0.15
+    """Share of the steps that warms the rate up; with 0.03 at this rate the wide projectors of MBTF stop learning."""
     template: Literal["plain", "v1"] = "plain"
     """Prompt template of LLaVA-1.5."""
 
