@@ -20,7 +20,7 @@ from visiontokens.measure.plan import FINAL, Job, _disk, _downloads, planned, re
 
 SNAPSHOT = Path(__file__).with_name("jobs.json")
 DEAD = "http://127.0.0.1:9"
-LINE = re.compile(r"^(\w+) +(\d+) +([\d.]+)$", re.MULTILINE)
+LINE = re.compile(r"^(\w+) +([\d,]+) +([\d.,]+)$", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ rule summary:
         text="<results>/paper/summary.txt",
         metrics="<results>/paper/metrics.json",
         table="<results>/paper/summary.csv",
+        cards=directory("<results>/paper/cards"),
         page=report(
             "<results>/paper/index.html",
             category="Paper",
