@@ -50,6 +50,14 @@ def run(root, tmp_path_factory):
     return train
 
 
+def test_weights_may_be_saved_in_16_bits(run):
+    (_, _, whole), (_, _, half) = run(), run(saved_precision="bf16")
+    wanted, found = (load_file(folder / "model.safetensors") for folder in (whole, half))
+    assert wanted.keys() == found.keys()
+    assert all(torch.equal(value.bfloat16(), found[name]) for name, value in wanted.items())
+    assert next(load_model(half).parameters()).dtype == torch.float32
+
+
 @pytest.mark.parametrize("experiment", ["none", "staged"])
 @pytest.mark.parametrize("isolate_turns", [True, False])
 def test_packed_training_follows_padded_training(run, experiment, isolate_turns):

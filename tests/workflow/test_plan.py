@@ -109,14 +109,14 @@ def test_what_is_there_is_not_billed(tmp_path: Path) -> None:
 
 
 def test_disk_counts_every_model_that_is_kept() -> None:
-    """Aligned and tuned weights in fp32, with the method's own projector and compressor."""
+    """Aligned and tuned weights in 16 bits, with the method's own projector and compressor."""
     config = settings("paper")
     jobs = [Job(rule, {"experiment": name, "seed": "0"}) for rule in ("align", "tune") for name in ("none", "stf-mbtf")]
     llava, connector = 6_738_415_616 + 303_507_456, {"none": 20_979_712, "stf-mbtf": 134_238_208 + 37_753_856}
     assert {name: Budget(config).weights(name) for name in connector} == {n: llava + c for n, c in connector.items()}
-    models = FINAL * 2 * sum(llava + count for count in connector.values()) / 1e9
+    models = FINAL["bf16"] * 2 * sum(llava + count for count in connector.values()) / 1e9
     text = "\n".join(_disk(config, jobs))
-    assert re.search(rf"models, fp32, both stages +{models:,.0f} GB", text)
+    assert re.search(rf"models of both stages +{models:,.0f} GB", text)
     assert re.search(rf"rolling checkpoints +{2 * 14 * (llava + connector['stf-mbtf']) / 1e9:,.0f} GB", text)
 
 

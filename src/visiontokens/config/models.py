@@ -161,6 +161,8 @@ class TrainStageConfig(Section):
     """Loss weight of the tokens of a caption turn."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto` = bf16 autocast where the device computes it natively."""
+    saved_precision: Literal["fp32", "bf16"] = "fp32"
+    """Precision of the final weights' file; the released checkpoints of both papers hold 16 bits."""
     attention: Attention = "auto"
     """Kernel: `auto` = flash attention where it is importable and right for device, dtype and method, else SDPA."""
     packing: bool = False

@@ -17,8 +17,10 @@ from visiontokens.measure.budget import Budget
 _RULE = re.compile(r"^(?:local)?rule (\w+):$")
 _WILDCARDS = re.compile(r"^    wildcards: (.*)$")
 TRAINING = ("align", "tune")
-FINAL, ROLLING, ROLLING_LORA = 4, 14, 2
-"""Bytes per weight of a finished model (fp32), and of a DeepSpeed checkpoint (bf16; of what trains an fp32 copy and
+FINAL = {"fp32": 4, "bf16": 2}
+"""Bytes per weight of a finished model by `saved_precision`."""
+ROLLING, ROLLING_LORA = 14, 2
+"""Bytes per weight of a DeepSpeed checkpoint (bf16; of what trains an fp32 copy and
 Adam's moments too, which are little with adapters)."""
 
 
@@ -134,12 +136,14 @@ def _disk(config: Config, jobs: Sequence[Job]) -> list[str]:
     if config.plan.device is None:
         return [*lines, "  results                    a few GB (docs/reproduce.md)"]
     budget = Budget(config)
-    weights = [budget.weights(job.wildcards["experiment"]) for job in jobs if job.rule in TRAINING]
-    models = FINAL * sum(weights) / 1e9
+    saved = {"align": config.train.align.saved_precision, "tune": config.train.tune.saved_precision}
+    trainings = [(job.rule, budget.weights(job.wildcards["experiment"])) for job in jobs if job.rule in TRAINING]
+    models = sum(FINAL[saved[rule]] * count for rule, count in trainings) / 1e9
+    weights = [count for _, count in trainings]
     rolling = 2 * (ROLLING_LORA if config.train.tune.lora else ROLLING) * max(weights, default=0) / 1e9
     return [
         *lines,
-        f"  models, fp32, both stages  {models:>10,.0f} GB",
+        f"  models of both stages      {models:>10,.0f} GB",
         f"  rolling checkpoints        {rolling:>10,.0f} GB for each run at work (the last and the next)",
         f"  together, one run at work  {data + max(packed, default=0.0) + models + rolling:>10,.0f} GB",
     ]

@@ -113,6 +113,10 @@ def vision_levels(method: MethodSpec, tower_dir: str | Path, feature_level: int 
         return method.build(geometry_of(config)).levels
 
 
+ONE_FILE = "1000GB"
+"""The workflow names one file of weights, whatever their size."""
+
+
 def save_model(model: LlavaWithCompressor, path: str | Path) -> None:
     """Write config.json, generation_config.json and model.safetensors into `path`, each whole or not at all.
 
@@ -121,7 +125,7 @@ def save_model(model: LlavaWithCompressor, path: str | Path) -> None:
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
-        model.save_pretrained(scratch)
+        model.save_pretrained(scratch, max_shard_size=ONE_FILE)
         for file in sorted(Path(scratch).iterdir()):
             file.replace(path / file.name)
 

@@ -125,6 +125,8 @@ def train_stage(
         put_trained_weights(model, gathered, str(run_dir))
     model.config.compressor = run.method.to_config()
     save_processors(config.backbones.tower, config.backbones.llm, out)
+    if run.settings.saved_precision == "bf16":
+        model.to(torch.bfloat16)  # type: ignore[arg-type]
     return _finish(model, identity, run_dir, out)
 
 
