@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import yaml
 from safetensors.torch import load_file
 
@@ -31,6 +32,7 @@ class Job:
 
     def __init__(self, world, folder, *, processes=1, experiment="none", **tune):
         self.run, self.out, self.processes = folder / "run", folder / "out", processes
+        self._said = folder / "said.txt"
         folder.mkdir(parents=True, exist_ok=True)
         settings = folder / "settings.yaml"
         settings.write_text(yaml.safe_dump(config_of(world, **tune).model_dump(mode="json")))
@@ -43,18 +45,27 @@ class Job:
         module = [*several, "visiontokens"] if self.processes > 1 else ["visiontokens"]
         env = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT / "src")}
         command = [sys.executable, "-m", *module, *map(str, self.arguments)]
-        pipe = subprocess.PIPE
-        return subprocess.Popen(
-            command, env=env, stdout=subprocess.DEVNULL, stderr=pipe, text=True, start_new_session=True
-        )
+        with self._said.open("w") as said:  # nobody would empty a pipe while the test waits for steps
+            return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True)
+
+    @staticmethod
+    def kill(process):
+        """End a started process and its workers at once (torchrun gives each a session of its own)."""
+        for victim in [*psutil.Process(process.pid).children(recursive=True), process]:
+            victim.kill()
+
+    def said(self, process):
+        """Wait for the end of a started process and return what it said."""
+        try:
+            process.wait(timeout=600)
+        finally:
+            process.kill()
+        return self._said.read_text()
 
     def finish(self, *, fails=False):
         """Run it to its end and return what it said."""
         process = self.start()
-        try:
-            said = process.communicate(timeout=600)[1]
-        finally:
-            process.kill()
+        said = self.said(process)
         assert (process.returncode != 0) == fails, said[-6000:]
         return said
 

@@ -1,7 +1,6 @@
 """A run does not depend on the number of its processes, with DeepSpeed or without, stopped or not."""
 
 import importlib.util
-import os
 import signal
 import time
 
@@ -71,19 +70,19 @@ def test_zero_on_a_single_process_needs_no_launcher(world, tmp_path):
 @pytest.mark.parametrize("config", [pytest.param(None, id="plain"), *ZERO])
 def test_stopped_and_killed_runs_end_like_unbroken_ones(world, tmp_path, config):
     """SIGTERM leaves a checkpoint of the step it met; after SIGKILL the last rolling one is continued."""
-    options = {"processes": 2, "experiment": "staged", "epochs": 4, "save_every": 3, "deepspeed": config}
+    options = {"processes": 2, "experiment": "staged", "epochs": 30, "save_every": 10, "deepspeed": config}
     whole, broken = (job(world, tmp_path, name, **options) for name in ("whole", "broken"))
     whole.finish()
-    for number, step in ((signal.SIGTERM, 2), (signal.SIGKILL, 7)):
+    for number, step in ((signal.SIGTERM, 2), (signal.SIGKILL, 25)):
         process = broken.start()
         deadline = time.monotonic() + 300
         while broken.steps < step and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)
         if number == signal.SIGKILL:
-            os.killpg(process.pid, number)
+            broken.kill(process)
         else:
             process.send_signal(number)
-        said = process.communicate(timeout=300)[1]
+        said = broken.said(process)
         assert process.returncode != 0, said
         assert not (broken.out / "record.json").exists()
         if number == signal.SIGTERM:
@@ -95,13 +94,13 @@ def test_stopped_and_killed_runs_end_like_unbroken_ones(world, tmp_path, config)
 
 
 def test_another_number_of_processes_is_refused(world, tmp_path):
-    first = job(world, tmp_path, "run", processes=2, epochs=4, save_every=2)
+    first = job(world, tmp_path, "run", processes=2, epochs=30, save_every=2)
     process = first.start()
     while first.steps < 3 and process.poll() is None:
         time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert "processes: found 2, expected 1" in job(world, tmp_path, "run", epochs=4, save_every=2).finish(fails=True)
+    first.kill(process)
+    first.said(process)
+    assert "processes: found 2, expected 1" in job(world, tmp_path, "run", epochs=30, save_every=2).finish(fails=True)
 
 
 def test_a_batch_that_does_not_divide_is_refused(world, tmp_path):

@@ -26,7 +26,7 @@ EXPERIMENT = "stf-mbtf"
 SETTINGS = [
     "gpus=2",
     f"experiments={{only: [{EXPERIMENT}]}}",
-    "train={align: {epochs: 8}, tune: {epochs: 8}}",
+    "train={align: {epochs: 8, micro_batch_size: 4}, tune: {epochs: 8, micro_batch_size: 4}}",
     "evaluate={benchmarks: [gqa, pope]}",
 ]
 MINE = ("date", "commit", "dirty")
