@@ -73,6 +73,7 @@ def write_cards(config: Config, out: Path) -> None:
 
     The folders of the weights are finished results and stay as they are.
     """
+    out.mkdir(parents=True, exist_ok=True)
     rows = load_experiments(config)
     for name in (name for name, row in rows.items() if row.trained):
         for seed in seeds_of(config, rows, name):
