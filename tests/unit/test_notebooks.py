@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from pathlib import Path
 
 import nbformat
@@ -90,6 +91,7 @@ def test_all_notebooks_run_and_the_page_links_them(tmp_path):
         executed = root / "notebooks" / path.name
         execute(path, executed, {"results": str(root), "out": str(out), "config": "config"})
         executed.with_suffix(".html").write_text(to_html(executed))
+        assert sys.prefix not in executed.read_text(), f"{path.name} shows a warning that names the environment"
     _check_page(root)
 
 

@@ -49,6 +49,8 @@ def run_notebook(notebook: Path, executed: Path, html: Path, out: Path, config_f
 def execute(notebook: Path, executed: Path, parameters: dict[str, str]) -> None:
     """Run a notebook by papermill in the current folder and write it without anything that varies between runs."""
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    # tqdm would ask for a widget's package, in a warning that names a folder of this machine.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "executed.ipynb"
         try:
