@@ -111,6 +111,12 @@ def test_only_brings_the_weights_along_and_reports_a_typo() -> None:
         load_experiments(parse_config({"experiments": {"only": ["stf-mbft"]}}, "test"))
 
 
+def test_chosen_rows_bring_the_redundancy_studys_model_along() -> None:
+    assert list(load_experiments(parse_config({"experiments": {"only": ["stf-mbtf"]}}, "test"))) == ["none", "stf-mbtf"]
+    with pytest.raises(ConfigError, match=r"redundancy\.model: unknown experiment 'non'.*'none'"):
+        load_experiments(parse_config({"redundancy": {"model": "non"}}, "test"))
+
+
 def test_benchmarks_keep_the_order_of_the_setting_and_a_typo_is_reported() -> None:
     config = parse_config({"evaluate": {"benchmarks": ["pope", "gqa"]}}, "test")
     assert list(load_benchmarks(config)) == ["pope", "gqa"]

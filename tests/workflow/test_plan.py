@@ -57,6 +57,17 @@ def test_jobs_are_those_of_the_workflow(bill, scale: str) -> None:  # type: igno
     assert found == json.loads(SNAPSHOT.read_text(encoding="utf-8"))[scale]
 
 
+@pytest.mark.parametrize("scale", ["reviewer", "paper"])
+def test_the_documented_bill_is_the_bill(bill, scale: str) -> None:  # type: ignore[no-untyped-def]
+    text = (ROOT / "docs/reproduce.md").read_text(encoding="utf-8")
+    line = re.search(rf"^\| `{scale}` \| (\d+) \| ([\d,]+)[^|]*\| (\d+) GB and (\d+) of", text, re.MULTILINE)
+    assert line
+    jobs, hours, size, unknown = (int(number.replace(",", "")) for number in line.groups())
+    total = job_lines(bill(scale))["total"]
+    assert (jobs, hours) == (total[0], round(total[1]))
+    assert re.search(rf"^total +{size}\.\d+  and {unknown} of unknown size$", bill(scale), re.MULTILINE)
+
+
 def test_smoke_costs_nothing(bill) -> None:  # type: ignore[no-untyped-def]
     text = bill("smoke")
     assert {hours for _, hours in job_lines(text).values()} == {0.0}

@@ -122,7 +122,7 @@ def alignment(wildcards):
 
 def weights_of(name, seed):
     """Return what stands for an experiment's weights: its own, another experiment's, or released ones."""
-    root = weights_root(EXPERIMENTS, name) if name in EXPERIMENTS else name  # of the redundancy study: not chosen
+    root = weights_root(EXPERIMENTS, name)
     if root in RELEASED:
         return f"{RELEASED[root]}/download.json"
     return f"{RESULTS}/models/{root}/seed{seed}/tune/model.safetensors"

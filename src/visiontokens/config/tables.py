@@ -88,20 +88,23 @@ class PoolingPoint(Section):
 def load_experiments(config: Config) -> dict[str, Experiment]:
     """Return the experiments that run under `config`, by id, in table order.
 
+    Chosen rows bring along those whose weights they use, and the one that the redundancy study looks into.
+
     Raises:
-        ConfigError: see `read_experiments`; or `experiments.only` names an unknown row.
+        ConfigError: see `read_experiments`; or a setting names an unknown row.
     """
     table = config.experiments.table
     rows = read_experiments(table)
-    for name in config.experiments.released:
+    named = [("redundancy.model", config.redundancy.model)]
+    named += [("experiments.released", name) for name in config.experiments.released]
+    named += [("experiments.only", name) for name in config.experiments.only]
+    for key, name in named:
         if name not in rows:
-            raise ConfigError(f"experiments.released: unknown experiment '{name}' in {table}{suggest(name, rows)}")
+            raise ConfigError(f"{key}: unknown experiment '{name}' in {table}{suggest(name, rows)}")
     if not config.experiments.only:
         return {name: row for name, row in rows.items() if row.set in config.experiments.sets}
-    wanted = set()
+    wanted = {config.redundancy.model}
     for name in config.experiments.only:
-        if name not in rows:
-            raise ConfigError(f"experiments.only: unknown experiment '{name}' in {table}{suggest(name, rows)}")
         wanted |= {name, weights_root(rows, name)}
     return {name: row for name, row in rows.items() if name in wanted}
 

@@ -16,7 +16,7 @@ from visiontokens.models import splice
 from visiontokens.models.hooked import HookedLlavaModel, geometry_of
 from visiontokens.models.llama import Extension, Prefill
 from visiontokens.models.load import Load
-from visiontokens.models.loss import keep_rows, labelled_rows, next_token_loss, scatter_back, share
+from visiontokens.models.loss import Rows, keep_rows, labelled_rows, next_token_loss, scatter_back, share
 from visiontokens.models.state import State, VisionCache
 
 Levels = dict[int, Tensor]
@@ -164,32 +164,35 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
         if past_key_values is not None and past_key_values.get_seq_length() > 0:
             return self._continue(input_ids, attention_mask, position_ids, past_key_values, logits_to_keep, **kwargs)
         images = self._images(pixel_values, vision_levels, mm_encoder_outputs)
-        seq, layout, segments = self._splice(
+        full, layout = self._splice(
             input_ids, attention_mask, images, position_ids=position_ids, segment_ids=segment_ids,
             document_ids=document_ids,
         )  # fmt: skip
         use_cache = self._text.use_cache and not self.training if use_cache is None else use_cache
         cache = (past_key_values if past_key_values is not None else VisionCache()) if use_cache else None
         items = kwargs.pop("num_items_in_batch", None)
-        valid, documents = seq.valid, seq.doc
         if self.training:
-            self.load.enter(seq, len(images[0]))
-        work = Prefill(seq, self.compressor, cache, self.load if self.training else None)
+            self.load.enter(full, len(images[0]))
+        work = Prefill(full, self.compressor, cache, self.load if self.training else None)
         out = self.model.language_model(work=work, **kwargs)
         hidden, loss, logits = out.last_hidden_state, None, None
         if labels is not None:
             weights = None if loss_weights is None else layout.weights(loss_weights)
-            rows = labelled_rows(work.seq, layout.labels(labels), segments, valid, weights=weights, documents=documents)
-            self.load.rows += len(rows[2]) if self.training else 0
-            loss = next_token_loss(hidden, rows, self.lm_head, items)
-            extra = self.compressor.extra_loss()
-            loss = loss if extra is None else loss + extra * share(rows, items)
+            loss = self._loss(hidden, labelled_rows(work.seq, full, layout.labels(labels), weights), items)
         if not loss_only:
-            logits = self.lm_head(keep_rows(scatter_back(hidden, work.seq, valid.shape[1]), logits_to_keep))
+            logits = self.lm_head(keep_rows(scatter_back(hidden, work.seq, full.pos.shape[1]), logits_to_keep))
         return LlavaCausalLMOutputWithPast(
             loss=loss, logits=logits, past_key_values=cache, hidden_states=out.hidden_states,
             attentions=out.attentions, image_hidden_states=torch.cat(images[0]) if images[0] else None,
         )  # fmt: skip
+
+    def _loss(self, hidden: Tensor, rows: Rows, items: Tensor | int | None) -> Tensor:
+        """Return the loss of labelled rows of the states `[B, S, D]`, with the compressor's own term if it has one."""
+        if self.training:
+            self.load.rows += len(rows[2])
+        loss = next_token_loss(hidden, rows, self.lm_head, items)
+        extra = self.compressor.extra_loss()
+        return loss if extra is None else loss + extra * share(rows, items)
 
     def _is_stock(
         self,
@@ -230,8 +233,8 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
         position_ids: Tensor | None = None,
         segment_ids: Tensor | None = None,
         document_ids: Tensor | None = None,
-    ) -> tuple[Seq, splice.Layout, Tensor | None]:
-        """Return what enters layer 0, where it came from, and the segments of the full sequence."""
+    ) -> tuple[Seq, splice.Layout]:
+        """Return what enters layer 0, and where it came from."""
         image_token = self.config.image_token_id
         tokens, patches = images
         layout = splice.plan(input_ids, attention_mask, image_token, [len(t) for t in tokens], patches)
@@ -247,8 +250,7 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
         src = torch.arange(layout.slot.shape[1], device=input_ids.device).expand_as(layout.slot)
         h = layout.embed(text, tokens)
         pos = position_ids.expand_as(src)
-        seq = Seq(h, pos, src, layout.image, layout.rank, layout.ok, segments, doc=documents)
-        return seq, layout, segments
+        return Seq(h, pos, src, layout.image, layout.rank, layout.ok, segments, doc=documents), layout
 
     def _continue(
         self, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, cache: VisionCache,
@@ -283,7 +285,7 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
     ) -> State:
         """Read a prompt, or a prefix shared by many prompts; arguments as in `forward`."""
         images = self._images(pixel_values, vision_levels, None)
-        seq, _, _ = self._splice(input_ids, attention_mask, images)
+        seq, _ = self._splice(input_ids, attention_mask, images)
         work = Prefill(seq, self.compressor, VisionCache())
         hidden = self.model.language_model(work=work).last_hidden_state
         last = work.seq.last()

@@ -15,15 +15,7 @@ CHUNK = 2**25
 """Logits that the loss holds at a time (128 MiB in float32); all labelled rows together if they are fewer."""
 
 
-def labelled_rows(
-    seq: Seq,
-    labels: Tensor,
-    segments: Tensor | None,
-    valid: Tensor,
-    *,
-    weights: Tensor | None = None,
-    documents: Tensor | None = None,
-) -> Rows:
+def labelled_rows(seq: Seq, full: Seq, labels: Tensor, weights: Tensor | None = None) -> Rows:
     """Return batch rows, places in `seq`, targets and loss weights of every labelled token.
 
     A token is predicted by its left neighbour, or by the end of the shared prefix when it opens an isolated turn.
@@ -32,12 +24,11 @@ def labelled_rows(
 
     Args:
         seq: what survived the last layer.
-        labels: `[B, S]` over the full spliced sequence, -100 = ignore.
-        segments: `[B, S]` or `None`.
-        valid: real tokens of the full sequence, bool `[B, S]`.
+        full: what entered the first one, S tokens a row.
+        labels: `[B, S]`, -100 = ignore.
         weights: loss weight of every token as a target, `[B, S]`, or `None` (all alike).
-        documents: packed samples `[B, S]` or `None`.
     """
+    segments, documents = full.seg, full.doc
     row, col = torch.nonzero(labels[:, 1:] != IGNORE, as_tuple=True)
     before = col
     target = labels[row, col + 1]
@@ -52,7 +43,7 @@ def labelled_rows(
     place = torch.full_like(labels, -1)
     place.scatter_reduce_(1, seq.src, torch.where(seq.valid, steps, -1), "amax")
     at = place[row, before.clamp_min(0)]
-    usable = (at >= 0) & (before >= 0) & valid[row, before.clamp_min(0)]
+    usable = (at >= 0) & (before >= 0) & full.valid[row, before.clamp_min(0)]
     if documents is not None:
         usable &= documents[row, before.clamp_min(0)] == documents[row, col + 1]
     return row[usable], at[usable], target[usable], None if weights is None else weights[row, col + 1][usable]
