@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +21,30 @@ def tool(name: str) -> str:
     """Return the path of a command of the environment the tests run in."""
     beside = Path(sys.executable).with_name(name)
     return str(beside) if beside.exists() else name
+
+
+def copy_workflow(folder: Path) -> Path:
+    """Copy the files that the workflow is planned from, without results."""
+    for name in FILES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, folder / name)
+    return folder
+
+
+def runner(checkout: Path) -> Run:
+    """Return a function that runs snakemake in the checkout; a failure shows its output."""
+
+    def run(*arguments: str, fails: bool = False, tools: Path | None = None) -> subprocess.CompletedProcess[str]:
+        folders = [str(tools)] if tools else []
+        env = {**os.environ, "PATH": ":".join([*folders, str(Path(sys.executable).parent), os.environ["PATH"]])}
+        call = [tool("snakemake"), *arguments]
+        done = subprocess.run(call, cwd=checkout, env=env, capture_output=True, text=True, timeout=300, check=False)
+        assert (done.returncode != 0) == fails, done.stdout + done.stderr
+        return done
+
+    return run
 
 
 def job_counts(done: subprocess.CompletedProcess[str]) -> dict[str, int]:

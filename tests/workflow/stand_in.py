@@ -18,7 +18,7 @@ OUTPUTS = {
     "score": [f"{name}.json" for name in BENCHMARKS.split()],
     "redundancy": ["curve.csv", "attention.csv", "similarity.csv", "probe.csv"],
     "efficiency": [f"{name}.json" for name in EXPERIMENTS.split()],
-    "summary": ["summary.txt", "metrics.json", "summary.csv", "index.html"],
+    "summary": ["summary.txt", "metrics.json", "summary.csv", "index.html", "cards/none.md"],
 }
 
 

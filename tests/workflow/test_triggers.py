@@ -6,20 +6,27 @@ import shutil
 from pathlib import Path
 
 import pytest
-from planning import Run, job_counts
+from planning import Run, copy_workflow, job_counts, runner
 
 SMOKE = ("--configfile", "config/scales/smoke.yaml")
 STAND_IN = Path(__file__).with_name("stand_in.py")
 
 
 @pytest.fixture(scope="module")
-def finished(snakemake: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout of this module's own, because results come into it."""
+    return copy_workflow(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture(scope="module")
+def finished(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The workflow after a complete run at smoke scale."""
     tools = tmp_path_factory.mktemp("tools")
     shutil.copy(STAND_IN, tools / "visiontokens")
     (tools / "visiontokens").chmod(0o755)
-    snakemake(*SMOKE, tools=tools)
-    return snakemake
+    run = runner(checkout)
+    run(*SMOKE, tools=tools)
+    return run
 
 
 def planned(run: Run, *arguments: str) -> set[str]:
