@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+RowSet = Literal["main", "full", "field", "video", "13b"]
+"""Groups of experiments: main tables, all rows of both papers, the other systems of the field, video, 13B."""
 
 
 class Section(BaseModel):
@@ -222,7 +224,7 @@ class ExperimentsConfig(Section):
 
     table: Path = Path("config/experiments.tsv")
     """The table of experiments."""
-    sets: list[Literal["main", "full", "13b"]] = ["main"]
+    sets: list[RowSet] = ["main"]
     """Rows whose `set` is in this list run."""
     only: list[str] = []
     """If not empty: only these experiment ids (and the ones whose weights they use)."""

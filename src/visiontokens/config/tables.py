@@ -5,14 +5,19 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from visiontokens.config.load import ConfigError, suggest
-from visiontokens.config.models import Config, Count, Section, Size
+from visiontokens.config.models import Config, Count, RowSet, Section, Size
 
 Row = TypeVar("Row", bound=BaseModel)
+PAPERS = (
+    "llava", "stf", "volta", "prumerge", "m3", "voco", "quecc", "tokenpacker", "proxyv", "vqtoken", "gsearch", "vistog",
+    "mod", "fastv", "visionzip", "pyramiddrop",
+)  # fmt: skip
+"""Short names of the papers that rows come from."""
 
 
 class Experiment(Section):
@@ -22,8 +27,8 @@ class Experiment(Section):
     """Name in paths and in the other tables."""
     label: str
     """Name in tables and figures."""
-    paper: Literal["llava", "stf", "volta"]
-    """Paper it comes from."""
+    paper: str
+    """Paper it comes from, one of `PAPERS`."""
     tables: tuple[str, ...]
     """Published tables and figures in which it is a row, e.g. `volta-2`."""
     method: str
@@ -34,7 +39,7 @@ class Experiment(Section):
     """Stage schedule of the tune stage (`config/schedules/<id>.yaml`); empty = constant."""
     weights_from: str
     """Experiment whose weights are used; empty = own training."""
-    set: Literal["main", "full", "13b"]
+    set: RowSet
     """`main` rows run at every scale, the others where the scale asks for their set."""
     seeds: Size
     """Seeds the row is meant to have."""
@@ -47,6 +52,13 @@ class Experiment(Section):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
+
+    @field_validator("paper")
+    @classmethod
+    def _known_paper(cls, value: str) -> str:
+        if value not in PAPERS:
+            raise ValueError(f"expected one of {', '.join(PAPERS)}, found {value!r}")
+        return value
 
     @field_validator("tolerance", mode="before")
     @classmethod
