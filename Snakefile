@@ -51,7 +51,8 @@ rule all:
 
 
 onstart:
-    write_resolved(SETTINGS, SETTINGS_FILE)
+    for path in SETTINGS_FILES:
+        write_resolved(SETTINGS, path)
 
 
 onsuccess:

@@ -59,6 +59,12 @@ def test_a_changed_setting_reruns_what_reads_it(finished: Run, change: str, runs
     assert not stays & found
 
 
+def test_a_scale_that_shares_the_data_does_not_make_them_again(finished: Run) -> None:
+    found = planned(finished, "--config", "scale=twin", "data=data/world/smoke")
+    assert "tune" in found
+    assert not {"world", "features"} & found
+
+
 def test_planning_with_other_settings_leaves_the_file_of_a_run_alone(finished: Run, checkout: Path) -> None:
     before = (checkout / "results/smoke/config.yaml").read_bytes()
     finished("-n", *SMOKE, "--config", "train={tune: {learning_rate: 0.001}}")

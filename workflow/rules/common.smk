@@ -32,9 +32,11 @@ DATA = str(SETTINGS.data_dir)
 
 # The jobs read the resolved settings from a plain file that no job makes. Below a job that runs, Snakemake does not
 # compare parameters, not even across ancient(): made by a job, a changed setting would re-run that job and hide itself.
-SETTINGS_FILE = SETTINGS.results_dir / "config.yaml"
-if not SETTINGS_FILE.exists():
-    write_resolved(SETTINGS, SETTINGS_FILE)
+# Data that scales share have a file of their own, or one scale would make again what another has made.
+SETTINGS_FILES = [folder / "config.yaml" for folder in (SETTINGS.results_dir, SETTINGS.data_dir)]
+for path in SETTINGS_FILES:
+    if not path.exists():
+        write_resolved(SETTINGS, path)
 
 
 # What stands for the weights of a backbone: the file, or the receipt of its download.

@@ -1,9 +1,12 @@
-"""The mini world in the official file formats, and the frozen tower's features of its images."""
+"""The mini world in the official file formats, and the frozen tower's features of its images.
+
+Scales may share a data folder (`data`), which therefore has a settings file of its own.
+"""
 
 
 rule world:
     input:
-        config=ancient("<results>/config.yaml"),
+        config=ancient("<data>/config.yaml"),
     output:
         record="<data>/world.json",
         images="<data>/images.tsv",
@@ -24,7 +27,7 @@ rule world:
 
 rule features:
     input:
-        config=ancient("<results>/config.yaml"),
+        config=ancient("<data>/config.yaml"),
         images="<data>/images.tsv",
         world="<data>/world.json",
         tower="<tower>/model.safetensors",

@@ -13,6 +13,8 @@ localrules:
 
 
 rule download:
+    input:
+        config=ancient("<data>/config.yaml"),
     output:
         "<data>/downloads/{entry}.json",
     log:
@@ -25,12 +27,13 @@ rule download:
         ENVIRONMENT
     params:
         row=lambda wildcards: registered(wildcards.entry),
-        config=SETTINGS_FILE,
     shell:
-        "visiontokens download --config {params.config} --name {wildcards.entry} --receipt {output} 2>&1 | tee {log} >&2"
+        "visiontokens download --config {input.config} --name {wildcards.entry} --receipt {output} 2>&1 | tee {log} >&2"
 
 
 rule weights:
+    input:
+        config=ancient("<data>/config.yaml"),
     output:
         "{folder}/download.json",
     log:
@@ -44,15 +47,14 @@ rule weights:
     params:
         row=lambda wildcards: registered(FOLDERS[wildcards.folder]),
         name=lambda wildcards: FOLDERS[wildcards.folder],
-        config=SETTINGS_FILE,
     shell:
-        "visiontokens download --config {params.config} --name {params.name} --receipt {output} 2>&1 | tee {log} >&2"
+        "visiontokens download --config {input.config} --name {params.name} --receipt {output} 2>&1 | tee {log} >&2"
 
 
 rule inspect:
     """The records that a stage trains on: all but those whose image is missing, which are listed beside the log."""
     input:
-        config=ancient("<results>/config.yaml"),
+        config=ancient("<data>/config.yaml"),
         receipts=lambda wildcards: receipts(wildcards.stage),
     output:
         "<data>/checked/{stage}.json",
