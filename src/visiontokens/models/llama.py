@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,11 +12,12 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from visiontokens.compress.base import Compressor, Seq
+from visiontokens.compress.base import Compressor, LayerCall, Seq
 from visiontokens.models import attention as _attention  # noqa: F401 - registers our attention functions
 from visiontokens.models.load import Load
 from visiontokens.models.masks import SDPA, build_mask, extension_mask
 from visiontokens.models.state import VisionCache
+from visiontokens.models.subset import asking, run_queries
 
 
 @dataclass
@@ -75,22 +75,38 @@ class HookedLlamaModel(LlamaModel):
         work.seq = seq
         return seq.h
 
-    def _caller(self, index: int, work: Prefill, kwargs: dict[str, Any]) -> Callable[[Seq], Tensor]:
+    def _caller(self, index: int, work: Prefill, kwargs: dict[str, Any]) -> LayerCall:
         """Return the function that runs stock layer `index` on any sequence and notes which keys it cached."""
         layer: nn.Module = self.layers[index]
         cache, load = work.cache, work.load
 
-        def call(seq: Seq) -> Tensor:
+        def call(seq: Seq, *, queries: Tensor | None = None, cached: Tensor | None = None) -> Tensor:
             memo = seq.memo
-            if "mask" not in memo:
-                memo["mask"] = build_mask(seq, self.config._attn_implementation)
+            if "rope" not in memo:
                 memo["rope"] = self.rotary_emb(seq.h, position_ids=seq.pos)
-                memo["tokens"] = 0 if load is None else load.count(seq)
+                memo["vis"] = seq.vis
+                memo["tokens"] = 0 if load is None else load.count(seq, queries)
             if load is not None:
                 load.layer_tokens += memo["tokens"]
             if cache is not None:
                 cache.key_ok.append(seq.ok)
-            return layer(
+                cache.vision.append(memo["vis"])
+            out = stock(seq) if queries is None else some(seq, queries)
+            if cache is not None and cached is not None:
+                cache.keep(index, cached)
+            return out
+
+        def some(seq: Seq, queries: Tensor) -> Tensor:
+            memo, implementation = seq.memo, self.config._attn_implementation
+            if memo.get("queries") is not queries:
+                memo["queries"], memo["asking"] = queries, asking(seq, queries, memo["rope"], implementation)
+            return run_queries(layer, seq, memo["asking"], memo["rope"], cache, **kwargs)
+
+        def stock(seq: Seq) -> Tensor:
+            memo = seq.memo
+            if "mask" not in memo:
+                memo["mask"] = build_mask(seq, self.config._attn_implementation)
+            out: Tensor = layer(
                 seq.h,
                 attention_mask=memo["mask"],
                 position_ids=seq.pos,
@@ -99,6 +115,7 @@ class HookedLlamaModel(LlamaModel):
                 use_cache=cache is not None,
                 **kwargs,
             )
+            return out
 
         return call
 
