@@ -76,7 +76,7 @@ class MixtureOfDepths(Compressor[ModParams]):
         size = self.geometry.n_vision
         frames = score[seq.vis].unflatten(0, (-1, size))
         spread = (torch.arange(size, device=score.device, dtype=torch.float64) * GOLDEN % 1).argsort()
-        best = spread[frames[:, spread].argsort(1, descending=True, stable=True)[:, : self.kept(size)]]
+        best = spread[torch.argsort(frames[:, spread], dim=1, descending=True, stable=True)[:, : self.kept(size)]]
         picked = torch.zeros_like(frames, dtype=torch.bool).scatter(1, best, True)
         return (~seq.vis).masked_scatter(seq.vis, picked.flatten()) & seq.valid
 

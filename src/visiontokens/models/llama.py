@@ -91,33 +91,39 @@ class HookedLlamaModel(LlamaModel):
             if cache is not None:
                 cache.key_ok.append(seq.ok)
                 cache.vision.append(memo["vis"])
-            out = stock(seq) if queries is None else some(seq, queries)
+            if queries is None:
+                out = self._whole(layer, seq, cache, **kwargs)
+            else:
+                out = self._some(layer, seq, queries, cache, **kwargs)
             if cache is not None and cached is not None:
                 cache.keep(index, cached)
             return out
 
-        def some(seq: Seq, queries: Tensor) -> Tensor:
-            memo, implementation = seq.memo, self.config._attn_implementation
-            if memo.get("queries") is not queries:
-                memo["queries"], memo["asking"] = queries, asking(seq, queries, memo["rope"], implementation)
-            return run_queries(layer, seq, memo["asking"], memo["rope"], cache, **kwargs)
-
-        def stock(seq: Seq) -> Tensor:
-            memo = seq.memo
-            if "mask" not in memo:
-                memo["mask"] = build_mask(seq, self.config._attn_implementation)
-            out: Tensor = layer(
-                seq.h,
-                attention_mask=memo["mask"],
-                position_ids=seq.pos,
-                position_embeddings=memo["rope"],
-                past_key_values=cache,
-                use_cache=cache is not None,
-                **kwargs,
-            )
-            return out
-
         return call
+
+    def _whole(self, layer: nn.Module, seq: Seq, cache: VisionCache | None, **kwargs: Any) -> Tensor:
+        """Run a stock layer on all tokens."""
+        memo = seq.memo
+        if "mask" not in memo:
+            memo["mask"] = build_mask(seq, self.config._attn_implementation)
+        out: Tensor = layer(
+            seq.h,
+            attention_mask=memo["mask"],
+            position_ids=seq.pos,
+            position_embeddings=memo["rope"],
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **kwargs,
+        )
+        return out
+
+    def _some(self, layer: nn.Module, seq: Seq, queries: Tensor, cache: VisionCache | None, **kwargs: Any) -> Tensor:
+        """Run a stock layer with some tokens as queries."""
+        memo = seq.memo
+        if memo.get("queries") is not queries:
+            memo["queries"] = queries
+            memo["asking"] = asking(seq, queries, memo["rope"], self.config._attn_implementation)
+        return run_queries(layer, seq, memo["asking"], memo["rope"], cache, **kwargs)
 
     def _extend(self, work: Extension, **kwargs: Any) -> Tensor:
         cache, h = work.cache, work.h
