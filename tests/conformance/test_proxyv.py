@@ -252,5 +252,5 @@ def test_light_mlp():
     full = _crops("proxy_pool.input")
     spread = repeated(GRID, FACTOR, full)
     G.close(module(full, _crops("proxy_pool.output"), spread), _crops("vision_mlp.output"))
-    got = module(full, _crops("proxy_pool.output"), G["proxy_learn.splat_weights"])
+    got = module(full, _crops("proxy_learn.output"), G["proxy_learn.splat_weights"])
     G.close(got, _crops("vision_mlp.output_learned_splat"))

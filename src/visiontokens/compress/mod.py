@@ -72,13 +72,13 @@ class MixtureOfDepths(Compressor[ModParams]):
         return math.ceil(self.params.share * frame)
 
     def chosen(self, score: Tensor, seq: Seq) -> Tensor:
-        """Return the processed tokens, bool `[B, S]`: text, and the best of every frame by `score` `[B, S]`."""
+        """Return the processed tokens, bool `[B, S]`: text (and padding), and the best of every frame by `score` `[B, S]`."""
         size = self.geometry.n_vision
         frames = score[seq.vis].unflatten(0, (-1, size))
         spread = (torch.arange(size, device=score.device, dtype=torch.float64) * GOLDEN % 1).argsort()
         best = spread[torch.argsort(frames[:, spread], dim=1, descending=True, stable=True)[:, : self.kept(size)]]
         picked = torch.zeros_like(frames, dtype=torch.bool).scatter(1, best, True)
-        return (~seq.vis).masked_scatter(seq.vis, picked.flatten()) & seq.valid
+        return (~seq.vis).masked_scatter(seq.vis, picked.flatten())
 
     def run_layer(self, index: int, seq: Seq, lm: Decoder, call: LayerCall) -> Tensor:
         """Run a MoD layer on text and chosen tokens, and weigh what it adds to the chosen ones."""

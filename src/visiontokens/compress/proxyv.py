@@ -29,6 +29,9 @@ from visiontokens.compress.schedule import Depth, DepthField
 RATE = 0.3
 """Learning rate of the light MLPs over that of the projector: 3e-4 to 1e-3 in the official first stage (Vicuna)."""
 
+EPSILON = 1e-5
+"""Of the light MLPs' norm: what Vicuna's own norms have, and the recorded official outputs."""
+
 
 class ProxyVParams(MethodParams):
     """Parameters of `proxyv`.
@@ -60,7 +63,7 @@ class ProxyVParams(MethodParams):
 class VisionMLP(nn.Module):
     """The light update of full tokens: D to `width` and back, with the proxies as context, normed after the residual.
 
-    Without biases; the norm's epsilon is that of transformers' LLaMA norm.
+    Without biases.
     """
 
     def __init__(self, hidden: int, width: int) -> None:
@@ -70,7 +73,7 @@ class VisionMLP(nn.Module):
         self.proj = nn.Sequential(
             nn.Linear(2 * width, width, bias=False), nn.SiLU(), nn.Linear(width, hidden, bias=False)
         )
-        self.layernorm_post = nn.RMSNorm(hidden, eps=1e-6)
+        self.layernorm_post = nn.RMSNorm(hidden, eps=EPSILON)
 
     def forward(self, full: Tensor, proxies: Tensor, spread: Tensor) -> Tensor:
         """Return updated tokens `[F, N, D]` from `full` `[F, N, D]`, `proxies` `[F, n, D]` and `spread` `[F, N, n]`,

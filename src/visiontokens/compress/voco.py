@@ -60,8 +60,10 @@ class Voco(Compressor[VocoParams]):
     def tokens(self, vision: VisionIn, projector: nn.Module) -> Tensor:
         """Return `[F, N + n, D]`: the projected patches, then the VoCo token n times."""
         image = projector(vision.features)
-        rows = [self.separator] * self.params.separator + [self.token] * self.params.tokens
-        return torch.cat([image, torch.cat(rows).to(image.dtype).expand(len(image), -1, -1)], 1)
+        rows = self.token.expand(self.params.tokens, -1)
+        if self.params.separator:
+            rows = torch.cat([self.separator, rows])
+        return torch.cat([image, rows.to(image.dtype).expand(len(image), -1, -1)], 1)
 
     def roles(self, seq: Seq) -> Roles:
         """Return what every token of a full sequence is."""
