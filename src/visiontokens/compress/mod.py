@@ -72,7 +72,7 @@ class MixtureOfDepths(Compressor[ModParams]):
         return math.ceil(self.params.share * frame)
 
     def chosen(self, score: Tensor, seq: Seq) -> Tensor:
-        """Return the processed tokens, bool `[B, S]`: text (and padding), and the best of every frame by `score` `[B, S]`."""
+        """Return what is processed, bool `[B, S]`: text, padding, and the best of every frame by `score` `[B, S]`."""
         size = self.geometry.n_vision
         frames = score[seq.vis].unflatten(0, (-1, size))
         spread = (torch.arange(size, device=score.device, dtype=torch.float64) * GOLDEN % 1).argsort()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -59,7 +58,10 @@ def run_queries(layer: Any, seq: Seq, who: Asking, rope: Rope, cache: Any | None
     The layer's norms, projections, attention and MLP are used as they are, and it is recomputed in the backward pass
     where the layer itself would be. A padded query's state means nothing.
     """
-    run = partial(_run, layer, who=who, rope=rope, cache=cache, **kwargs)
+
+    def run(h: Tensor) -> Tensor:
+        return _run(layer, h, who, rope, cache, **kwargs)
+
     if layer.gradient_checkpointing and layer.training:
         out: Tensor = layer._gradient_checkpointing_func(run, seq.h)
         return out
