@@ -39,12 +39,19 @@ def _batch():
     }
 
 
-def test_declared_tokens_are_the_cached_ones(model):
-    length = 9
+def test_declared_tokens_are_those_of_the_prefill_and_of_its_cache(model):
+    length, rows = 9, {"k_proj": [], "q_proj": []}
+    for layer in model.model.language_model.layers:
+        for name, seen in rows.items():
+            hook = getattr(layer.self_attn, name).register_forward_hook
+            hook(lambda _, args, __, seen=seen: seen.append(args[0].shape[1] - (length - 1)))
     state = model.prefill(prompt(length)[None], pixel_values=pixels(1))
-    declared = model.compressor.tokens_per_layer(PATCHES, LAYERS)
-    assert len(declared) == LAYERS
-    assert [n - (length - 1) for n in state.cache.lengths()] == declared
+    compressor = model.compressor
+    assert rows["k_proj"] == compressor.tokens_per_layer(PATCHES, LAYERS)
+    assert rows["q_proj"] == compressor.queries_per_layer(PATCHES, LAYERS)
+    assert [int(vision.sum()) for vision in state.cache.vision] == compressor.kv_per_layer(PATCHES, LAYERS)
+    text = [n - int(vision.sum()) for n, vision in zip(state.cache.lengths(), state.cache.vision, strict=True)]
+    assert all(n <= length - 1 for n in text)  # a method may drop text too
     tokens, patches = model.encode_images(pixels(2))
     assert patches == [PATCHES] * 2
     want = model.compressor.n_tokens(PATCHES)
@@ -222,9 +229,13 @@ def test_method_files_build_at_both_geometries(path):
     for geometry in (Geometry(128, 8, (24, 24), 128, 8), Geometry(1024, 24, (24, 24), 4096, 32)):
         with torch.device("meta"):
             compressor = method.build(geometry)
-        counts = compressor.tokens_per_layer(geometry.n_vision, geometry.llm_layers)
-        assert len(counts) == geometry.llm_layers
-        assert all(0 < count <= geometry.n_vision for count in counts)
+        sizes = geometry.n_vision, geometry.llm_layers
+        seen, queries, kept = (
+            count(*sizes)
+            for count in (compressor.tokens_per_layer, compressor.queries_per_layer, compressor.kv_per_layer)
+        )
+        assert len(seen) == len(queries) == len(kept) == geometry.llm_layers
+        assert all(0 < few <= most for few, most in (*zip(queries, seen, strict=True), *zip(kept, seen, strict=True)))
         assert compressor.extra_flops(geometry.n_vision, 64) > 0
         assert all(0 <= level <= geometry.vision_layers for level in compressor.levels)
         assert list(compressor.levels) == sorted(set(compressor.levels))

@@ -14,7 +14,10 @@ from visiontokens.models.build import build_model
 from visiontokens.models.tiny import LlmDims, TowerDims, llm_config, tower_config
 
 TEXT = 12
-METHODS = ["none", "avgpool", "stf", "stf-mbtf", "vcc-2-8", "vcc-16-4", "vcc-8-8", "progressive"]
+METHODS = [
+    "none", "avgpool", "stf", "stf-mbtf", "vcc-2-8", "vcc-16-4", "vcc-8-8", "progressive", "mod", "proxyv-12",
+    "proxyv-12-learned", "voco-2",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +49,11 @@ def test_declared_cache_is_the_cache(backbones, name):
     model = model_of(backbones, name)
     cache = model.prefill(**timed_prompt(model, TEXT)).cache
     stored = [layer.keys.nbytes + layer.values.nbytes for layer in cache.layers]
-    assert cost_record(model, text_tokens=TEXT, bytes_per_value=4)["kv_bytes_per_layer"] == stored
+    dropped = TEXT - (cache.lengths()[0] - int(cache.vision[0].sum()))  # text, which the record counts in full
+    assert dropped == (TEXT // 5 if name.startswith("voco") else 0)
+    declared = cost_record(model, text_tokens=TEXT, bytes_per_value=4)
+    token = 2 * 4 * model.config.text_config.num_key_value_heads * model.config.text_config.head_dim
+    assert [size - dropped * token for size in declared["kv_bytes_per_layer"]] == stored
 
 
 def test_record_holds_computed_and_measured_cost(backbones):

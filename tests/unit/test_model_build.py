@@ -91,7 +91,8 @@ def test_official_files(tmp_path):
     assert from_official("model.vision_tower.vision_tower.vision_model.pre_layrnorm.bias") == (
         "model.vision_tower.pre_layrnorm.bias"
     )
-    assert from_official("model.image_newline") is None
+    assert from_official("model.image_newline") == "compressor.image_newline"
+    assert from_official("model.vision_resampler.weight") is None
     save_file({"a": torch.ones(1)}, tmp_path / "a.safetensors")
     torch.save({"b": torch.ones(2)}, tmp_path / "b.bin")
     assert set(read_official([tmp_path / "a.safetensors", tmp_path / "b.bin"])) == {"a", "b"}

@@ -2,14 +2,14 @@
 
 Seams: A inside the vision tower (`run_tower`), B before the language model (`tokens`, `compress`), C inside the
 language model during prefill (`begin`, `before_layer`, `run_layer`, `after_layer`, `end`), D training (`set_stage`,
-`variants`, `extra_loss`, `parameter_groups`), E accounting (`n_tokens`, `tokens_per_layer`, `extra_flops`). Every
-default is the identity.
+`variants`, `extra_loss`, `parameter_groups`), E accounting (`n_tokens`, `tokens_per_layer`, `queries_per_layer`,
+`kv_per_layer`, `extra_flops`). Every default is the identity.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -32,6 +32,7 @@ __all__ = [
     "Compressor",
     "Decoder",
     "Geometry",
+    "LayerCall",
     "MethodError",
     "MethodParams",
     "MethodSpec",
@@ -104,6 +105,20 @@ class Decoder(Protocol):
     config: Any
 
 
+class LayerCall(Protocol):
+    """Runs the stock layer at hand on any sequence."""
+
+    def __call__(self, seq: Seq, *, queries: Tensor | None = None, cached: Tensor | None = None) -> Tensor:
+        """Return the states `[B, S, D]` after the layer.
+
+        Args:
+            seq: the tokens; all of them give keys and values.
+            queries: bool `[B, S]`: only these tokens are queries, and `[B, Q, D]` is returned, in the order and with
+                the padding of `places.compact`. Flash attention cannot do it: such a method declares `dense_mask`.
+            cached: bool `[B, S]`: only the keys and values of these tokens stay in the cache.
+        """
+
+
 class Compressor(nn.Module, Generic[P]):
     """Base of all methods; by itself the identity (stock LLaVA).
 
@@ -113,7 +128,8 @@ class Compressor(nn.Module, Generic[P]):
         prefix_safe: hidden states and cache of system prompt + image do not depend on the text after them.
         identity: parameters that reproduce the uncompressed model, if there are any.
         stochastic: results depend on a random draw even in eval mode.
-        packable: several samples may share a row in training (`Seq.doc`); false for methods that look at whole rows.
+        packable: several samples may share a row in training (`Seq.doc`); false for methods that look at whole rows,
+            or mask them densely.
         dense_mask: sets `Seq.mask`, which flash attention cannot apply; such a method always gets SDPA.
     """
 
@@ -178,7 +194,7 @@ class Compressor(nn.Module, Generic[P]):
         """Return the sequence that layer `index` and later layers see; `seq.keep` and `seq.merge` shorten it."""
         return seq
 
-    def run_layer(self, index: int, seq: Seq, lm: Decoder, call: Callable[[Seq], Tensor]) -> Tensor:
+    def run_layer(self, index: int, seq: Seq, lm: Decoder, call: LayerCall) -> Tensor:
         """Return the states `[B, S, D]` after layer `index`; `call` runs the stock layer on any sequence."""
         return call(seq)
 
@@ -187,7 +203,7 @@ class Compressor(nn.Module, Generic[P]):
         return seq
 
     def end(self, seq: Seq, lm: Decoder, cache: Any | None) -> None:
-        """Finish a prefill; may edit the cache once (`cache.layers[i].keys`, `cache.key_ok[i]`)."""
+        """Finish a prefill; may shorten the cache once (`cache.keep(layer, mask)`)."""
 
     @staticmethod
     def watch(lm: Decoder, index: int, seq: Seq) -> Probe:
@@ -255,13 +271,21 @@ class Compressor(nn.Module, Generic[P]):
         return n_vision
 
     def tokens_per_layer(self, n_vision: int, n_layers: int) -> list[float]:
-        """Vision tokens of one image alive in every layer during prefill (data-dependent: the expected number)."""
+        """Vision tokens of one image that every layer sees during prefill (data-dependent: the expected number)."""
         count = self.n_tokens(n_vision)
         if count is None:
             raise NotImplementedError(
                 f"method {self.name!r} has data-dependent counts and must state the expected ones"
             )
         return [float(count)] * n_layers
+
+    def queries_per_layer(self, n_vision: int, n_layers: int) -> list[float]:
+        """Those of `tokens_per_layer` that are queries and pass the MLP; the others only give keys and values."""
+        return self.tokens_per_layer(n_vision, n_layers)
+
+    def kv_per_layer(self, n_vision: int, n_layers: int) -> list[float]:
+        """Vision tokens of one image whose keys and values are left in every layer's cache after the prefill."""
+        return self.tokens_per_layer(n_vision, n_layers)
 
     def projector_flops(self, tokens: int) -> float:
         """FLOPs (two per multiply-add) of the projector's two linears on `tokens` tokens."""

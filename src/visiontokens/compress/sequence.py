@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from visiontokens.compress.places import compact
+
 
 @dataclass
 class Seq:
@@ -55,12 +57,7 @@ class Seq:
 
     def keep(self, mask: Tensor) -> Seq:
         """Return only the tokens flagged in `mask` `[B, S]`, in order; shorter rows are padded on the right."""
-        mask = mask & self.valid
-        count = mask.sum(1)
-        width = int(count.max())
-        index = torch.argsort((~mask).to(torch.uint8), dim=1, stable=True)[:, :width]
-        ok = torch.arange(width, device=index.device) < count[:, None]
-        return self.select(index, None if bool(ok.all()) else ok)
+        return self.select(*compact(mask & self.valid))
 
     def merge(self, start: Tensor) -> Seq:
         """Average runs of neighbouring tokens: `start` `[B, S]` flags the first token of every run.

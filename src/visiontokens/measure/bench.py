@@ -130,10 +130,13 @@ class Bench:
         """Return the FLOPs of one sample's forward with `rows` rows through the output layer (`None`: stock model)."""
         shape = self.size.shape
         counts, extra = [float(self.patches)] * shape.layers, self.projector_flops
+        queries = counts
         if model is not None:
             counts = model.compressor.tokens_per_layer(self.patches, shape.layers)
+            queries = model.compressor.queries_per_layer(self.patches, shape.layers)
             extra = model.compressor.extra_flops(self.patches, text)
-        return prefill_flops(shape, counts, text, head="none") + rows * shape.head_flops + extra
+        decoder = prefill_flops(shape, counts, text, queries=queries, head="none")
+        return decoder + rows * shape.head_flops + extra
 
     @property
     def projector_flops(self) -> float:
@@ -180,7 +183,7 @@ class Bench:
             return out.logits
 
         pair = in_turns(ours, stock, self.device, size.repeats, size.warmup)
-        counts = model.compressor.tokens_per_layer(self.patches, size.shape.layers)
+        counts = model.compressor.kv_per_layer(self.patches, size.shape.layers)
         plain = [float(self.patches)] * size.shape.layers
         ideal = decode_flops(size.shape, plain, size.text_tokens) / decode_flops(size.shape, counts, size.text_tokens)
         rate = {"decode_tokens_s": pair.ours, "stock_decode_tokens_s": pair.stock}

@@ -85,7 +85,7 @@ class Budget:
         """Return the FLOPs of one sample through projector, compressor and language model, mean over stages."""
         if not schedule:
             cost = self._cost(method)
-            return prefill_flops(self.shape, cost.tokens, text, head="all") + cost.flops
+            return prefill_flops(self.shape, cost.tokens, text, queries=cost.queries, head="all") + cost.flops
         folder = self.config.experiments.table.parent
         stages = Schedule.model_validate(_yaml(folder / "schedules" / f"{schedule}.yaml"))
         edges = [0, *stages.ends(1000, self.config.train.tune.epochs)]
@@ -102,7 +102,8 @@ class Budget:
         """Return the GPU-hours to answer benchmarks with a method, one question at a time."""
         plan = self.config.plan
         cost = self._cost(method)
-        flops = prefill_flops(self.shape, cost.tokens, plan.question_text) + cost.flops + tower_flops()
+        decoder = prefill_flops(self.shape, cost.tokens, plan.question_text, queries=cost.queries)
+        flops = decoder + cost.flops + tower_flops()
         seconds = flops / (plan.tflops * 1e12 * plan.mfu) + plan.answer_tokens * plan.decode_ms / 1000
         return sum(min(limit or self.count(name), self.count(name)) for name in benchmarks) * seconds / HOUR
 
@@ -116,9 +117,12 @@ def tower_flops() -> float:
 
 @dataclass(frozen=True)
 class MethodCost:
-    """What a method costs at one geometry: vision tokens per decoder layer, other FLOPs, connector's parameters."""
+    """What a method costs at one geometry: vision tokens (and queries among them) per decoder layer, other FLOPs,
+    connector's parameters.
+    """
 
     tokens: tuple[float, ...]
+    queries: tuple[float, ...]
     flops: float
     weights: int
 
@@ -140,6 +144,7 @@ def _built(spec: str, shape: LlamaShape) -> MethodCost:
     projector = width * hidden + hidden + hidden * out + out
     return MethodCost(
         tokens=tuple(float(n) for n in method.tokens_per_layer(geometry.n_vision, shape.layers)),
+        queries=tuple(float(n) for n in method.queries_per_layer(geometry.n_vision, shape.layers)),
         flops=float(method.extra_flops(geometry.n_vision)),
         weights=projector + sum(p.numel() for p in method.parameters()),
     )

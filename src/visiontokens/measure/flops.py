@@ -89,6 +89,7 @@ def prefill_flops(
     vision_per_layer: Sequence[float],
     text: int,
     *,
+    queries: Sequence[float] | None = None,
     attention: bool = True,
     head: Literal["all", "last", "none"] = "last",
 ) -> float:
@@ -98,6 +99,8 @@ def prefill_flops(
         shape: the decoder.
         vision_per_layer: vision tokens each layer sees, length `shape.layers`.
         text: tokens around the image, the same in all layers.
+        queries: those of the vision tokens that are queries and pass the MLP in each layer, where not all are; the
+            others cost their keys and values.
         attention: count the attention products too (LLaVolta's TFLOPs column leaves them out).
         head: output head for every position of the last layer, for the last one, or not at all.
 
@@ -105,14 +108,18 @@ def prefill_flops(
         ValueError: the list has another length than the decoder has layers.
     """
     rows = _rows(shape, vision_per_layer, text)
-    total = sum(rows) * shape.layer_flops
+    asking = rows if queries is None else _rows(shape, queries, text)
+    keys_and_values = 2 * 2 * shape.hidden * shape.kv_width
+    total = sum(asking) * shape.layer_flops + (sum(rows) - sum(asking)) * keys_and_values
     if attention:
-        total += sum(score_flops(shape, n, n) for n in rows)
-    return total + {"all": rows[-1], "last": 1, "none": 0}[head] * shape.head_flops
+        total += sum(score_flops(shape, q, n) for q, n in zip(asking, rows, strict=True))
+    return total + {"all": asking[-1], "last": 1, "none": 0}[head] * shape.head_flops
 
 
 def decode_flops(shape: LlamaShape, vision_per_layer: Sequence[float], text: int, *, attention: bool = True) -> float:
     """Return the FLOPs of generating one token after that prompt; its query also sees its own key.
+
+    `vision_per_layer` are the vision tokens left in the cache (`Compressor.kv_per_layer`).
 
     Raises:
         ValueError: the list has another length than the decoder has layers.
@@ -128,6 +135,8 @@ def kv_bytes(
     shape: LlamaShape, vision_per_layer: Sequence[float], text: int, *, bytes_per_value: int = 2
 ) -> list[float]:
     """Return the bytes of cached keys and values of each layer after the prompt.
+
+    `vision_per_layer` are the vision tokens left in the cache (`Compressor.kv_per_layer`).
 
     Raises:
         ValueError: the list has another length than the decoder has layers.

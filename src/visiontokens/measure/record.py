@@ -32,24 +32,31 @@ def cost_record(model: LlavaWithCompressor, *, text_tokens: int, bytes_per_value
 
     FLOPs are two per multiply-accumulate; `prefill_flops` = decoder with dense attention + output head for the last
     position + `extra_flops` (projector and compressor). The vision tower is the same for all methods and left out.
+    Decoding and the cache are counted with the vision tokens that the prefill leaves in the cache, and all the text.
     """
     compressor, shape = model.compressor, _shape(model)
     n_vision = compressor.geometry.n_vision
     per_layer = [float(n) for n in compressor.tokens_per_layer(n_vision, shape.layers)]
+    queries = [float(n) for n in compressor.queries_per_layer(n_vision, shape.layers)]
+    cached = [float(n) for n in compressor.kv_per_layer(n_vision, shape.layers)]
     extra = float(compressor.extra_flops(n_vision, text_tokens))
-    cache = kv_bytes(shape, per_layer, text_tokens, bytes_per_value=bytes_per_value)
+    cache = kv_bytes(shape, cached, text_tokens, bytes_per_value=bytes_per_value)
     return {
         "vision_tokens": n_vision,
         "layers": shape.layers,
         "text_tokens": text_tokens,
         "tokens_per_layer": per_layer,
+        "queries_per_layer": queries,
+        "kv_tokens_per_layer": cached,
+        "kv_tokens_mean": mean_tokens(cached),
         "tokens_total": total_tokens(per_layer),
         "tokens_mean": mean_tokens(per_layer),
         "compression_ratio": compression_ratio(per_layer, n_vision),
-        "prefill_flops": prefill_flops(shape, per_layer, text_tokens) + extra,
-        "prefill_flops_without_scores": prefill_flops(shape, per_layer, text_tokens, attention=False) + extra,
+        "prefill_flops": prefill_flops(shape, per_layer, text_tokens, queries=queries) + extra,
+        "prefill_flops_without_scores": extra
+        + prefill_flops(shape, per_layer, text_tokens, queries=queries, attention=False),
         "extra_flops": extra,
-        "decode_flops": decode_flops(shape, per_layer, text_tokens),
+        "decode_flops": decode_flops(shape, cached, text_tokens),
         "kv_bytes": sum(cache),
         "kv_bytes_per_layer": cache,
         "kv_bytes_per_value": bytes_per_value,

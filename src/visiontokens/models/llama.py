@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,11 +12,12 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from visiontokens.compress.base import Compressor, Seq
+from visiontokens.compress.base import Compressor, LayerCall, Seq
 from visiontokens.models import attention as _attention  # noqa: F401 - registers our attention functions
 from visiontokens.models.load import Load
 from visiontokens.models.masks import SDPA, build_mask, extension_mask
 from visiontokens.models.state import VisionCache
+from visiontokens.models.subset import asking, run_queries
 
 
 @dataclass
@@ -75,32 +75,55 @@ class HookedLlamaModel(LlamaModel):
         work.seq = seq
         return seq.h
 
-    def _caller(self, index: int, work: Prefill, kwargs: dict[str, Any]) -> Callable[[Seq], Tensor]:
+    def _caller(self, index: int, work: Prefill, kwargs: dict[str, Any]) -> LayerCall:
         """Return the function that runs stock layer `index` on any sequence and notes which keys it cached."""
         layer: nn.Module = self.layers[index]
         cache, load = work.cache, work.load
 
-        def call(seq: Seq) -> Tensor:
+        def call(seq: Seq, *, queries: Tensor | None = None, cached: Tensor | None = None) -> Tensor:
             memo = seq.memo
-            if "mask" not in memo:
-                memo["mask"] = build_mask(seq, self.config._attn_implementation)
+            if "rope" not in memo:
                 memo["rope"] = self.rotary_emb(seq.h, position_ids=seq.pos)
-                memo["tokens"] = 0 if load is None else load.count(seq)
+                memo["vis"] = seq.vis
+                memo["tokens"] = 0 if load is None else load.count(seq, queries)
             if load is not None:
                 load.layer_tokens += memo["tokens"]
             if cache is not None:
                 cache.key_ok.append(seq.ok)
-            return layer(
-                seq.h,
-                attention_mask=memo["mask"],
-                position_ids=seq.pos,
-                position_embeddings=memo["rope"],
-                past_key_values=cache,
-                use_cache=cache is not None,
-                **kwargs,
-            )
+                cache.vision.append(memo["vis"])
+            if queries is None:
+                out = self._whole(layer, seq, cache, **kwargs)
+            else:
+                out = self._some(layer, seq, queries, cache, **kwargs)
+            if cache is not None and cached is not None:
+                cache.keep(index, cached)
+            return out
 
         return call
+
+    def _whole(self, layer: nn.Module, seq: Seq, cache: VisionCache | None, **kwargs: Any) -> Tensor:
+        """Run a stock layer on all tokens."""
+        memo = seq.memo
+        if "mask" not in memo:
+            memo["mask"] = build_mask(seq, self.config._attn_implementation)
+        out: Tensor = layer(
+            seq.h,
+            attention_mask=memo["mask"],
+            position_ids=seq.pos,
+            position_embeddings=memo["rope"],
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **kwargs,
+        )
+        return out
+
+    def _some(self, layer: nn.Module, seq: Seq, queries: Tensor, cache: VisionCache | None, **kwargs: Any) -> Tensor:
+        """Run a stock layer with some tokens as queries."""
+        memo = seq.memo
+        if memo.get("queries") is not queries:
+            memo["queries"] = queries
+            memo["asking"] = asking(seq, queries, memo["rope"], self.config._attn_implementation)
+        return run_queries(layer, seq, memo["asking"], memo["rope"], cache, **kwargs)
 
     def _extend(self, work: Extension, **kwargs: Any) -> Tensor:
         cache, h = work.cache, work.h

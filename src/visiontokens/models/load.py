@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from visiontokens.compress.base import Seq
 
 
@@ -12,7 +14,8 @@ class Load:
     """Sums over forwards since the last `take`.
 
     `tokens` are real tokens that entered the language model and `slots` those with padding; `layer_tokens` are real
-    tokens summed over the decoder layers; `rows` went through the output layer.
+    tokens summed over the decoder layers (where a layer runs for some of its tokens, those); `rows` went through the
+    output layer.
     """
 
     tokens: int = 0
@@ -22,8 +25,10 @@ class Load:
     images: int = 0
 
     @staticmethod
-    def count(seq: Seq) -> int:
-        """Return a sequence's real tokens."""
+    def count(seq: Seq, queries: Tensor | None = None) -> int:
+        """Return a sequence's real tokens, or those of them that are queries (flagged in `queries` `[B, S]`)."""
+        if queries is not None:
+            return int((queries & seq.valid).sum())
         return seq.pos.numel() if seq.ok is None else int(seq.ok.sum())
 
     def enter(self, seq: Seq, images: int) -> None:

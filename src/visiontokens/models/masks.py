@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from visiontokens.compress.base import Seq
+from visiontokens.compress.places import visible
 
 SDPA = "visiontokens_sdpa"
 FLASH_2, FLASH_3 = "visiontokens_flash_attention_2", "visiontokens_flash_attention_3"
@@ -103,7 +104,7 @@ def build_mask(seq: Seq, implementation: str) -> Any:
     if seq.doc is not None and implementation == SDPA:
         return _blocks(seq)
     prefix = _shared_prefix(seq.seg, seq.ok) if implementation == SDPA else 0
-    allowed = _allowed(seq, prefix)
+    allowed = visible(seq, prefix)
     return PrefixMask(prefix, additive(allowed, seq.h)) if prefix else additive(allowed, seq.h)
 
 
@@ -118,20 +119,6 @@ def _shared_prefix(seg: Tensor | None, ok: Tensor | None) -> int:
     steps = torch.arange(seg.shape[1], device=seg.device)
     first = torch.where(seg > 0, steps, seg.shape[1]).amin()
     return int(first)
-
-
-def _allowed(seq: Seq, start: int) -> Tensor:
-    """Return which keys the queries from `start` on may see, bool `[B, 1, S - start, S]`; each sees itself."""
-    size = seq.pos.shape[1]
-    steps = torch.arange(size, device=seq.pos.device)
-    allowed = (steps[start:, None] >= steps)[None].expand(seq.pos.shape[0], -1, -1)
-    if seq.doc is not None:
-        allowed = allowed & (seq.doc[:, start:, None] == seq.doc[:, None, :])
-    if seq.seg is not None:
-        allowed = allowed & ((seq.seg[:, None, :] == 0) | (seq.seg[:, start:, None] == seq.seg[:, None, :]))
-    if seq.ok is not None:
-        allowed = allowed & seq.ok[:, None, :]
-    return (allowed | (steps[start:, None] == steps))[:, None]
 
 
 def _spans(doc: list[int]) -> list[tuple[int, int]]:

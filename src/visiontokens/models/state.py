@@ -10,18 +10,34 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from visiontokens.compress.places import compact
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What `VisionCache.keep` worked out for one mask over one set of keys."""
+
+    mask: Tensor
+    before: Tensor | None
+    index: Tensor
+    ok: Tensor | None
+    vision: Tensor
+
 
 class VisionCache(DynamicCache):
     """A dynamic cache whose layers may hold different tokens.
 
     `key_ok[i]` `[B, K_i]` flags the real keys of layer i (`None`: all are); `next_pos` `[B]` is the rotary position
-    of the next token, which counts uncompressed tokens.
+    of the next token, which counts uncompressed tokens. `vision[i]` `[B, P_i]` flags which of the keys that the prompt
+    left in layer i are vision tokens; keys behind them are text.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.key_ok: list[Tensor | None] = []
+        self.vision: list[Tensor] = []
         self.next_pos: Tensor | None = None
+        self._kept: _Kept | None = None
 
     def lengths(self) -> list[int]:
         """Keys held by every layer."""
@@ -33,8 +49,25 @@ class VisionCache(DynamicCache):
         twin = VisionCache()
         twin.layers = [copy.copy(layer) for layer in self.layers]
         twin.key_ok = list(self.key_ok)
+        twin.vision = list(self.vision)
         twin.next_pos = self.next_pos
         return twin
+
+    def keep(self, layer: int, mask: Tensor) -> None:
+        """Keep only the keys of one layer that are flagged in `mask` `[B, K]`, in order; for the end of a prefill.
+
+        Rows that keep fewer are padded on the right. Layers that had the same keys and get the same mask share the
+        record of what is real, so that one attention mask serves them all while decoding.
+        """
+        old, kept = self.key_ok[layer], self._kept
+        if kept is None or kept.mask is not mask or kept.before is not old:
+            index, ok = compact(mask if old is None else mask & old)
+            vision = self.vision[layer].gather(1, index)
+            kept = self._kept = _Kept(mask, old, index, ok, vision if ok is None else vision & ok)
+        stored: Any = self.layers[layer]
+        rows = kept.index[:, None, :, None].expand(-1, stored.keys.shape[1], -1, stored.keys.shape[3])
+        stored.keys, stored.values = stored.keys.gather(2, rows), stored.values.gather(2, rows)
+        self.key_ok[layer], self.vision[layer] = kept.ok, kept.vision
 
     def select(self, index: Tensor) -> VisionCache:
         """Return the rows at `index` as a new cache."""
@@ -72,6 +105,7 @@ class VisionCache(DynamicCache):
         for i, ok in enumerate(self.key_ok):
             if ok is not None:
                 self.key_ok[i] = moved.setdefault(id(ok), ok[index])
+        self.vision = [moved.setdefault(id(vision), vision[index]) for vision in self.vision]
         if self.next_pos is not None:
             self.next_pos = self.next_pos[index]
 

@@ -18,6 +18,7 @@ OFFICIAL_RULES = (
     (r"(?:base_model\.model\.)?model\.mm_projector_crosslayer\.2\.", "compressor.mbtf.linear_2."),
     (r"(?:base_model\.model\.)?model\.mm_projector\.0\.", "model.multi_modal_projector.linear_1."),
     (r"(?:base_model\.model\.)?model\.mm_projector\.2\.", "model.multi_modal_projector.linear_2."),
+    (r"(?:base_model\.model\.)?model\.(vision_mlp_layers\.|proxyv_initializer\.|image_newline$)", r"compressor.\1"),
     (r"model\.(embed_tokens|layers|norm)\.", r"model.language_model.\1."),
     (r"lm_head\.", "lm_head."),
 )
@@ -34,6 +35,9 @@ TO_OFFICIAL = (
     ("compressor.mbtf.linear_2.", "model.mm_projector_crosslayer.2."),
     ("model.multi_modal_projector.linear_1.", "model.mm_projector.0."),
     ("model.multi_modal_projector.linear_2.", "model.mm_projector.2."),
+    ("compressor.vision_mlp_layers.", "model.vision_mlp_layers."),
+    ("compressor.proxyv_initializer.", "model.proxyv_initializer."),
+    ("compressor.image_newline", "model.image_newline"),
     ("model.language_model.", "model."),
     ("lm_head.", "lm_head."),
 )
