@@ -14,10 +14,11 @@ from visiontokens.compress.base import Compressor, MethodSpec, lookup
 from visiontokens.config import Config, TrainStageConfig
 from visiontokens.config.tables import read_experiments
 from visiontokens.data.encoders import FastEncoder
-from visiontokens.data.features import FeatureStore
+from visiontokens.data.features import FeatureStore, FeatureUnion
 from visiontokens.data.images import Preprocessor
 from visiontokens.data.instruct import Collator, FeatureSource, ImageSource, InstructDataset, PixelSource
 from visiontokens.data.precision import use_bf16
+from visiontokens.data.videos import TRAIN_SET, split_key
 from visiontokens.models.build import build_model, load_model, save_model, save_processors, weights_hash
 from visiontokens.models.kernels import Kernel, choose_kernel, use_kernel
 from visiontokens.models.llava import LlavaWithCompressor
@@ -210,27 +211,32 @@ def _data(run: Run, model: LlavaWithCompressor) -> tuple[InstructDataset, Collat
         isolate_turns=settings.isolate_turns,
         caption_weight=settings.caption_weight,
         samples=settings.samples,
+        frames=config.video.frames,
     )
-    source = _images(run, model) if dataset.images else None
+    images = dataset.images
+    source = _images(run, model, videos=any(map(split_key, images))) if images else None
     if source is not None:
-        source.check(dataset.images, str(dataset.path))
+        source.check(images, str(dataset.path))
     weighted = settings.caption_weight != 1.0
     return dataset, Collator(encoder.pad_id, source, segments=dataset.isolated, weighted=weighted, packed=run.packed)
 
 
-def _images(run: Run, model: LlavaWithCompressor) -> ImageSource:
-    """Return cached features where they exist and the method leaves the tower alone, else image files."""
+def _images(run: Run, model: LlavaWithCompressor, *, videos: bool) -> ImageSource:
+    """Return cached features where they exist and the method leaves the tower alone, else image and video files."""
     config, settings = run.config, run.settings
     tower = config.backbones.tower
-    folder = config.data_dir / "features" / settings.image_set
+    names = [settings.image_set, TRAIN_SET] if videos else [settings.image_set]
+    folders = [config.data_dir / "features" / name for name in names]
     own_tower_pass = type(model.compressor).run_tower is not Compressor.run_tower
-    if (folder / "index.json").is_file() and not own_tower_pass:
-        store = FeatureStore.open(folder, model.compressor.levels, tower=sha256_file(tower / "model.safetensors"))
-        return FeatureSource(store, settings.images.as_posix())
+    if all((folder / "index.json").is_file() for folder in folders) and not own_tower_pass:
+        sha = sha256_file(tower / "model.safetensors")
+        stores = [FeatureStore.open(folder, model.compressor.levels, tower=sha) for folder in folders]
+        store = stores[0] if len(stores) == 1 else FeatureUnion(stores)
+        return FeatureSource(store, settings.images.as_posix(), config.video.videos.as_posix())
     processor = Preprocessor.from_config(
         read_json(tower / "preprocessor_config.json"), pad=settings.template != "plain"
     )
-    return PixelSource(config.data_dir / settings.images, processor)
+    return PixelSource(config.data_dir / settings.images, processor, config.data_dir / config.video.videos)
 
 
 def _stages(schedule: CountedSchedule | None) -> str:
