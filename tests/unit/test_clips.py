@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clip_world import CLIPS, MIX, clip_world
-from smoke_world import smoke_world
+from smoke_world import SMOKE, smoke_world
 
 from visiontokens.data.benchmarks import BenchmarkError, find_benchmark
+from visiontokens.data.miniworld.build import build_world
 from visiontokens.data.miniworld.clip_questions import ALL, ASKERS, TYPES, ask_clip
 from visiontokens.data.miniworld.clips import DIRECTIONS, MOVE, STEPS, Clips, sample_clips
 from visiontokens.data.miniworld.files import Source
@@ -46,6 +47,15 @@ def test_same_settings_same_bytes_and_images_are_left_alone(tmp_path: Path) -> N
     kept = hashlib.sha256(b"kept").hexdigest()
     assert found.pop("images.tsv") == found.pop("benchmarks/gqa/x.json") == kept
     assert found == digest(clip_world())
+
+
+def test_a_new_world_leaves_the_clips_alone(tmp_path: Path) -> None:
+    build_clips(tmp_path, CLIPS, smoke_world() / MIX)
+    before = digest(tmp_path)
+    build_world(tmp_path, SMOKE)
+    after = digest(tmp_path)
+    assert {path: after.get(path) for path in before} == before
+    assert {path: value for path, value in after.items() if path not in before} == digest(smoke_world())
 
 
 def test_another_seed_is_another_set(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from visiontokens.train.records import read_log
 from visiontokens.train.trainer import train_stage
 
 PER_FRAME = [name for name, cls in methods().items() if cls.compress is Compressor.compress]
-ADJACENT = ["none", "avgpool", "stf", "mbtf", "stf_mbtf", "vcc", "progressive", "qformer"]
+ADJACENT = ["none", "avgpool", "stf", "mbtf", "stf_mbtf", "vcc", "progressive", "qformer", "random"]
 CLOSE = {"atol": 3e-5, "rtol": 2e-4}
 T = 3
 

@@ -22,8 +22,10 @@ def test_other_scales_have_no_clips(snakemake: Run) -> None:
     assert "clips" not in job_counts(done) and "features/video" not in done.stdout + done.stderr
 
 
-def test_the_mini_scale_lends_its_data(snakemake: Run) -> None:
+def test_the_video_scale_leaves_the_mini_scales_data_alone(snakemake: Run) -> None:
+    """DVC stores a scale's folder of benchmarks as one output."""
     done = snakemake("-n", "--configfile", "config/scales/mini-video.yaml")
     text = done.stdout + done.stderr
-    assert "data/world/mini/videos.tsv" in text and "data/world/mini-video" not in text
-    assert job_counts(done)["tune"] == 10
+    assert "data/world/mini-video/videos.tsv" in text and "data/world/mini/" not in text
+    found = job_counts(done)
+    assert found["tune"] == 10 and found["align"] == 5
