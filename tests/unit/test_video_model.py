@@ -159,6 +159,7 @@ def test_a_mix_trains_alike_from_features_and_from_files(root, tmp_path):
         files = losses("files")
     finally:
         shutil.move(tmp_path / "features", root / "data/features")
+    assert json.loads((tmp_path / "run-cached/run.json").read_text())["frames"] == T, "another number starts anew"
     assert len(cached) == 4 and cached[-1] < cached[0]
     np.testing.assert_allclose(files, cached, rtol=5e-3)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,6 +178,7 @@ def _identity(run: Run, processes: Processes) -> dict[str, Any]:
     folders = {"tower": run.config.backbones.tower, "llm": run.config.backbones.llm}
     if run.init is not None:
         folders["init"] = run.init
+    annotations = run.config.data_dir / run.settings.annotations
     return {
         "experiment": run.experiment,
         "stage": run.stage,
@@ -192,9 +194,15 @@ def _identity(run: Run, processes: Processes) -> dict[str, Any]:
         "threads": run.config.threads,
         "processes": processes.count,
         "deepspeed": deepspeed_config(run.settings.deepspeed),
-        "data_hash": sha256_file(run.config.data_dir / run.settings.annotations),
+        "data_hash": sha256_file(annotations),
         "weights": {name: weights_hash(folder) for name, folder in folders.items()},
-    }
+    } | ({"frames": run.config.video.frames} if _names_videos(annotations) else {})
+
+
+def _names_videos(annotations: Path) -> bool:
+    """Return whether an annotation file has records with a video, without reading it as JSON."""
+    with annotations.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(b'"video"') >= 0
 
 
 def _data(run: Run, model: LlavaWithCompressor) -> tuple[InstructDataset, Collator]:
