@@ -55,7 +55,7 @@ lint: .venv/.ok
 	ruff format --check .
 	mypy
 	snakefmt --check Snakefile workflow
-	for scale in smoke mini mini-full; do snakemake --lint --configfile config/scales/$$scale.yaml || exit 1; done
+	for scale in smoke mini mini-full mini-video; do snakemake --lint --configfile config/scales/$$scale.yaml || exit 1; done
 	pytest -q tests/workflow -m "not slow" -k "drift or imports"
 
 restore: .venv/.ok

@@ -60,6 +60,9 @@ def _add_making(parsers: argparse._SubParsersAction) -> None:
     """Add the verbs that make data, backbones, features and weights."""
     world = _verb(parsers, "world", verbs.world)
     _paths(world, out="the data folder")
+    clips = _verb(parsers, "clips", verbs.clips)
+    clips.add_argument("--instructions", required=True, type=Path, help="image mix of which some records join")
+    _paths(clips, out="the data folder")
     tower = _verb(parsers, "tower", verbs.tower)
     _paths(tower, out="folder for the tower")
     llm = _verb(parsers, "llm", verbs.llm, config=False)

@@ -30,6 +30,17 @@ def world(args: argparse.Namespace) -> None:
     build_world(args.out, world)
 
 
+def clips(args: argparse.Namespace) -> None:
+    """Write the clips beside the mini world, in the formats of the video benchmarks."""
+    from visiontokens.config import load_config
+    from visiontokens.data.miniworld.video import build_clips
+
+    sizes = load_config(args.config).video.clips
+    if sizes is None:
+        raise ValueError(f"{args.config[-1]}: key 'video.clips': found null, expected sizes: no clips are generated")
+    build_clips(args.out, sizes, args.instructions)
+
+
 def tower(args: argparse.Namespace) -> None:
     """Pretrain the mini vision tower from nothing."""
     from visiontokens.config import load_config

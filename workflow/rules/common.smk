@@ -13,7 +13,9 @@ from visiontokens.config import (
     weights_root,
 )
 from visiontokens.config.generate import write_resolved
+from visiontokens.data.benchmarks import find_benchmark
 from visiontokens.data.registry import WEIGHTS, destination, needed, read_registry
+from visiontokens.data.videos import VIDEO_SETS
 from visiontokens.sources import fingerprint, imports, method_module
 
 ENVIRONMENT = "../../environment.yml"
@@ -25,6 +27,10 @@ OFFICIAL = SETTINGS.world is None  # official files instead of a generated world
 RELEASED = SETTINGS.experiments.released
 TRAINED = [name for name, row in EXPERIMENTS.items() if row.trained and name not in RELEASED]
 NOTEBOOKS = SETTINGS.report.notebooks
+VIDEOS = [name for name in BENCHMARKS if find_benchmark(name).video]
+CLIPS = SETTINGS.video.clips is not None  # a generated world with clips: they are trained on, too
+TRAIN_VIDEOS = ["video"] if CLIPS else []
+TEST_SETS = [*["test"] * (len(VIDEOS) < len(BENCHMARKS)), *["videotest"] * bool(VIDEOS)]
 DOWNLOADS = needed(SETTINGS, read_registry(SETTINGS.downloads.registry))  # none where the data are generated
 FOLDERS = {str(destination(entry, SETTINGS)): name for name, entry in DOWNLOADS.items() if entry.role in WEIGHTS}
 RESULTS = str(SETTINGS.results_dir)
@@ -138,6 +144,13 @@ def final_weights(wildcards):
 def cached(*sets):
     """Return the cached features of image sets; official images are read as they are."""
     return [] if OFFICIAL else [f"{DATA}/features/{name}/index.json" for name in sets]
+
+
+def listing(wildcards):
+    """Return the table of a set's images or videos, and the record that is written after it."""
+    if wildcards.set in VIDEO_SETS:
+        return {"images": f"{DATA}/videos.tsv", "world": f"{DATA}/clips.json"}
+    return {"images": f"{DATA}/images.tsv", "world": f"{DATA}/world.json"}
 
 
 def receipts(*readers):

@@ -25,11 +25,32 @@ rule world:
         "visiontokens world --config {input.config} --out $(dirname {output.images}) 2>&1 | tee {log} >&2"
 
 
-rule features:
+rule clips:
+    """Clips of the mini world with their questions (scales with `video.clips` only); its images stay as they are."""
     input:
         config=ancient("<data>/config.yaml"),
-        images="<data>/images.tsv",
-        world="<data>/world.json",
+        instruct="<data>/instruct/llava_v1_5_mix_mini.json",
+    output:
+        record="<data>/clips.json",
+        videos="<data>/videos.tsv",
+        mix="<data>/video/llava_video_mix_mini.json",
+    log:
+        "<logs>/clips.log",
+    priority: 95
+    conda:
+        ENVIRONMENT
+    params:
+        settings=section("video", "clips"),
+        code=code("data.miniworld.video"),
+    shell:
+        "visiontokens clips --config {input.config} --instructions {input.instruct} --out $(dirname {output.videos})"
+        " 2>&1 | tee {log} >&2"
+
+
+rule features:
+    input:
+        unpack(listing),
+        config=ancient("<data>/config.yaml"),
         tower="<tower>/model.safetensors",
     output:
         "<data>/features/{set}/index.json",
@@ -43,6 +64,7 @@ rule features:
         gpu=gpus(1),
     params:
         settings=section("features"),
+        frames=lambda wildcards: (SETTINGS.video.frames if wildcards.set in VIDEO_SETS else 0),
         code=code("data.featurize"),
     shell:
         "visiontokens features --config {input.config} --set {wildcards.set} 2>&1 | tee {log} >&2"
@@ -54,5 +76,5 @@ rule data:
         rules.world.output,
         collect(
             "<data>/features/{set}/index.json",
-            set=["pretrain", "instruct", "validation", "test"],
+            set=["pretrain", "instruct", "validation", *TEST_SETS, *TRAIN_VIDEOS],
         ),

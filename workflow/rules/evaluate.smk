@@ -10,7 +10,7 @@ rule predict:
         weights=final_weights,
         method=test_method_file,
         world="<data>/world.json",
-        features=cached("test"),
+        features=cached(*TEST_SETS),
     output:
         answers=each_benchmark(ANSWERS),
         record="<results>/predictions/{experiment}/seed{seed}/record.json",
@@ -34,6 +34,7 @@ rule predict:
             "limit",
             "precision",
         ),
+        video=section("video", "frames") if VIDEOS else {},
         code=test_code("evaluate.predict"),
     shell:
         "visiontokens predict --config {input.config} --experiment {wildcards.experiment} --seed {wildcards.seed}"

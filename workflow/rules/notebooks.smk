@@ -6,7 +6,7 @@ rule notebook:
         config=ancient("<results>/config.yaml"),
         notebook="notebooks/{notebook}.ipynb",
         scores=rules.evaluate.input,
-        redundancy=rules.redundancy.input,
+        redundancy=rules.redundancy.input if SETTINGS.redundancy.benchmarks else [],
         efficiency=rules.efficiency.input,
         records=rules.train.input,
         reference=sorted(map(str, Path("data/reference").glob("*.csv"))),

@@ -45,7 +45,7 @@ rule tune:
     input:
         config=ancient("<results>/config.yaml"),
         annotations=f"<data>/{SETTINGS.train.tune.annotations}",
-        features=cached(SETTINGS.train.tune.image_set),
+        features=cached(SETTINGS.train.tune.image_set, *TRAIN_VIDEOS),
         tower=f"<tower>/{WEIGHTS_FILE}",
         llm=f"<llm>/{WEIGHTS_FILE}",
         method=train_method_file,
@@ -70,6 +70,7 @@ rule tune:
     params:
         seed=SETTINGS.seed,
         settings=section("train")["tune"],
+        video=section("video", "frames") if CLIPS else {},
         code=train_code,
         run=f"{RESULTS}/runs/{{experiment}}/seed{{seed}}/tune",
     shell:

@@ -287,6 +287,17 @@ class Compressor(nn.Module, Generic[P]):
         """Vision tokens of one image whose keys and values are left in every layer's cache after the prefill."""
         return self.tokens_per_layer(n_vision, n_layers)
 
+    def video_tokens_per_layer(self, frames: int, n_vision: int, n_layers: int) -> list[float]:
+        """Vision tokens of a video alive in every layer; by default every frame costs what an image costs.
+
+        Override this, and `video_extra_flops`, where `compress` works across frames.
+        """
+        return [frames * tokens for tokens in self.tokens_per_layer(n_vision, n_layers)]
+
+    def video_extra_flops(self, frames: int, n_vision: int, n_text: int = 0) -> float:
+        """`extra_flops` of a video of `frames` frames."""
+        return frames * self.extra_flops(n_vision, n_text)
+
     def projector_flops(self, tokens: int) -> float:
         """FLOPs (two per multiply-add) of the projector's two linears on `tokens` tokens."""
         width_in, hidden, out = self.projector_sizes()

@@ -47,7 +47,7 @@ class RandomDrop(Compressor[RandomParams]):
         else:
             scores = torch.rand(1, n, generator=torch.Generator().manual_seed(self.params.seed)).expand_as(chosen)
         chosen = chosen.scatter(1, scores.topk(keep).indices, True).to(seq.pos.device)
-        rank = seq.rank.clamp(0, n - 1)
+        rank = seq.rank % n  # the frames of a video share a draw
         kept = chosen.gather(1, rank) if seq.doc is None else chosen[seq.image.clamp_min(0), rank]
         return seq.keep(~seq.vis | kept)
 

@@ -4,6 +4,7 @@ from visiontokens.config.load import ConfigError, load_config, parse_config
 from visiontokens.config.models import (
     AlignConfig,
     BackbonesConfig,
+    ClipsConfig,
     Config,
     DownloadsConfig,
     EfficiencyConfig,
@@ -18,6 +19,7 @@ from visiontokens.config.models import (
     TrainConfig,
     TrainStageConfig,
     TuneConfig,
+    VideoConfig,
     WorldConfig,
 )
 from visiontokens.config.tables import (
@@ -36,6 +38,7 @@ __all__ = [
     "AlignConfig",
     "BackbonesConfig",
     "BenchmarkRow",
+    "ClipsConfig",
     "Config",
     "ConfigError",
     "DownloadsConfig",
@@ -53,6 +56,7 @@ __all__ = [
     "TrainConfig",
     "TrainStageConfig",
     "TuneConfig",
+    "VideoConfig",
     "WorldConfig",
     "load_benchmarks",
     "load_config",

@@ -63,6 +63,40 @@ class WorldConfig(Section):
     """Base questions of MMBench and of MMBench-CN; circular rotations come on top."""
 
 
+class ClipsConfig(Section):
+    """Sizes of the generated clips, which lie beside the world's images and share none of their random streams."""
+
+    seed: Count = 0
+    """Root of every random stream of the clips."""
+    length: int = Field(default=16, ge=4)
+    """Frames of a clip's file; a model reads `video.frames` of them."""
+    train: Size = 240
+    """Training clips, each with all its questions in one record."""
+    images: Count = 480
+    """Image records of the instruction mix that are trained on beside the clips."""
+    questions: Size = 8
+    """Questions per training clip."""
+    msvd_questions: Size = 400
+    """MSVD-QA-style questions."""
+    msvd_videos: Size = 80
+    """Clips they share."""
+    activitynet_questions: Size = 400
+    """ActivityNet-QA-style questions."""
+    activitynet_videos: Size = 80
+    """Clips they share."""
+
+
+class VideoConfig(Section):
+    """Videos: how many frames a model reads, where training clips lie, and what is generated."""
+
+    frames: Size = 8
+    """Frames of a video that a model reads, evenly spaced from the first to the last (Video-LLaVA: 8)."""
+    videos: Path = Path("video/videos")
+    """Folder that the `video` entries of training records are relative to, relative to the data folder."""
+    clips: ClipsConfig | None = None
+    """Sizes of the generated clips; null where a scale has no videos, or official ones."""
+
+
 class TowerPretrainConfig(Section):
     """How the mini vision tower is made from nothing (`train/backbones/tower`)."""
 
@@ -285,6 +319,8 @@ class EfficiencyConfig(Section):
     """Untimed prefills before them."""
     text_tokens: Size = 40
     """Length of the question in the timed prompt."""
+    frames: Size = 1
+    """Frames of the timed prompt: 1 is an image, more are a video."""
 
 
 class ReportConfig(Section):
@@ -354,6 +390,8 @@ class Config(Section):
     process uses what is there."""
     world: WorldConfig | None = WorldConfig()
     """The generated world; null where the data are the official files."""
+    video: VideoConfig = VideoConfig()
+    """Videos, where a scale has some."""
     backbones: BackbonesConfig = BackbonesConfig()
     """Vision tower and language model."""
     features: FeaturesConfig = FeaturesConfig()

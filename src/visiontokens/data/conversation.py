@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from visiontokens.data.encoders import Encoded, TextEncoder
 
 IMAGE_TOKEN = "<image>"
+VIDEO_TOKEN = "<video>"
+"""Video-LLaVA's placeholder; it writes eight image tokens for it, we write one, which stands for all frames' tokens."""
 IMAGE_TOKEN_INDEX = -200
 """The placeholder id that LLaVA-1.5 writes into its input ids (and our fixtures therefore hold)."""
 IGNORE_INDEX = -100

@@ -2,7 +2,8 @@
 
 One folder per image set: `level<k>.npy`, fp16 `[n_images, N, C]`, for hidden state k of the tower (0 = embeddings,
 L = last block; no CLS token), and `index.json` with the image paths in row order and the tower's SHA-256. The index
-is written last, so a folder with an index is complete.
+is written last, so a folder with an index is complete. A set of videos has a row for each frame that a model reads,
+under the frame's key.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy as np
 from visiontokens.data.images import Preprocessor
 from visiontokens.data.precision import autocast
 from visiontokens.data.progress import Progress
+from visiontokens.data.videos import file_of, frame_keys
 from visiontokens.provenance import read_json, sha256_json, write_json
 
 if TYPE_CHECKING:
@@ -66,15 +68,29 @@ def image_paths(root: str | Path, image_set: str) -> list[str]:
         FileNotFoundError: the table is not there.
         FeatureError: no row of this set.
     """
-    table = Path(root) / "images.tsv"
+    return _listed(Path(root) / "images.tsv", image_set)
+
+
+def _listed(table: Path, wanted: str) -> list[str]:
+    """Return the paths of one set from a table with the columns `set` and `path`."""
     if not table.is_file():
-        raise FileNotFoundError(f"{table}: no table of images")
+        raise FileNotFoundError(f"{table}: no table of {table.stem}")
     with table.open(encoding="utf-8", newline="") as handle:
         rows = list(csv.DictReader(handle, delimiter="\t"))
-    found = [row["path"] for row in rows if row["set"] == image_set]
+    found = [row["path"] for row in rows if row["set"] == wanted]
     if not found:
-        raise FeatureError(f"{table}: expected rows of set {image_set!r}, found {sorted({row['set'] for row in rows})}")
+        raise FeatureError(f"{table}: expected rows of set {wanted!r}, found {sorted({row['set'] for row in rows})}")
     return found
+
+
+def video_frames(root: str | Path, video_set: str, frames: int) -> list[str]:
+    """Return the frame keys of one video set from `<root>/videos.tsv`, `frames` for each video, in file order.
+
+    Raises:
+        FileNotFoundError: the table is not there.
+        FeatureError: no row of this set.
+    """
+    return [key for path in _listed(Path(root) / "videos.tsv", video_set) for key in frame_keys(path, frames)]
 
 
 class FeatureStore:
@@ -140,6 +156,41 @@ class FeatureStore:
         return {level: torch.from_numpy(array[rows]) for level, array in self._arrays.items()}
 
 
+class FeatureUnion:
+    """Several sets' features as one; a picture is in one of them.
+
+    Args:
+        stores: opened for the same levels.
+    """
+
+    def __init__(self, stores: Sequence[FeatureStore]) -> None:
+        self.stores = list(stores)
+        self.folder = stores[0].folder.parent
+
+    def __contains__(self, path: str) -> bool:
+        return any(path in store for store in self.stores)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.stores))
+
+    def get(self, paths: Sequence[str]) -> dict[int, torch.Tensor]:
+        """Return the features of F pictures, by level: fp16 `[F, N, C]`.
+
+        Raises:
+            FeatureError: a picture is in none of the stores.
+        """
+        import torch
+
+        places = [[i for i, path in enumerate(paths) if path in store] for store in self.stores]
+        missing = set(range(len(paths))) - {i for place in places for i in place}
+        if missing:
+            raise FeatureError(f"{self.folder}: expected features of {paths[min(missing)]!r}, found none")
+        used = [(store, place) for store, place in zip(self.stores, places, strict=True) if place]
+        parts = [store.get([paths[i] for i in place]) for store, place in used]
+        order = torch.tensor([i for _, place in used for i in place]).argsort()
+        return {level: torch.cat([part[level] for part in parts])[order] for level in parts[0]}
+
+
 @dataclass(frozen=True)
 class _Job:
     """What a worker needs to fill its rows.
@@ -179,6 +230,7 @@ def compute_features(
     workers: int = 1,
     precision: str = "auto",
     device: str = "cpu",
+    frames: int = 0,
 ) -> Path:
     """Fill a feature folder and return its `index.json`. A killed run continues where it was.
 
@@ -194,18 +246,20 @@ def compute_features(
         workers: processes to share the rows (each with its own copy of the tower); 1 = this process.
         precision: auto, fp32 or bf16 (autocast).
         device: where the tower runs.
+        frames: the set is one of `videos.tsv`, with so many frames of each video; 0 = a set of images.
 
     Raises:
-        FileNotFoundError, ImageError: an image is missing or unreadable.
+        FileNotFoundError, ImageError, VideoError: an image or video is missing or unreadable.
     """
     root, out = Path(root), Path(out)
-    paths = image_paths(root, image_set)
+    paths = video_frames(root, image_set, frames) if frames else image_paths(root, image_set)
     shape = [_n_patches(tower.config), int(tower.config.hidden_size)]
     index = {"paths": paths, "levels": sorted(levels), "tower": tower_sha, "shape": shape}
     if (out / "index.json").is_file() and read_json(out / "index.json") == index:
         log.info("features %s: complete, nothing to do", image_set)
         return out / "index.json"
-    stats = [(path, (root / path).stat().st_size, (root / path).stat().st_mtime_ns) for path in paths]
+    files = [(path, root / file_of(path)) for path in paths]
+    stats = [(path, file.stat().st_size, file.stat().st_mtime_ns) for path, file in files]
     key = sha256_json([index, stats, batch, precision, workers])[:16]
     _prepare(out, key, sorted(levels), (len(paths), *shape))
     state = {name: value.float().cpu().numpy() for name, value in tower.state_dict().items()}

@@ -7,11 +7,14 @@ from pathlib import Path
 from visiontokens.config import Config
 from visiontokens.data.features import compute_features, tower_levels
 from visiontokens.data.images import Preprocessor
+from visiontokens.data.videos import VIDEO_SETS
 from visiontokens.provenance import read_json, sha256_file
 
 
 def featurize(config: Config, image_set: str, workers: int = 1) -> Path:
-    """Compute the configured levels of one image set into `<data>/features/<set>` and return the index file.
+    """Compute the configured levels of one set of images or videos into `<data>/features/<set>`.
+
+    Returns the index file.
 
     Raises:
         FileNotFoundError: tower, image table or an image is missing.
@@ -37,4 +40,5 @@ def featurize(config: Config, image_set: str, workers: int = 1) -> Path:
         batch=config.features.batch_size,
         workers=workers,
         device="cuda" if torch.cuda.is_available() else "cpu",
+        frames=config.video.frames if image_set in VIDEO_SETS else 0,
     )

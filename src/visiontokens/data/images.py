@@ -1,4 +1,7 @@
-"""Image files to square pixel arrays, strictly: an unreadable image is an error, never another sample's picture."""
+"""Image files and frames of videos to square pixel arrays, strictly.
+
+An unreadable image is an error, never another sample's picture.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+from visiontokens.data.videos import load_frame
 
 
 class ImageError(ValueError):
@@ -98,6 +103,9 @@ class Preprocessor:
         return cls(int(size), config["image_mean"], config["image_std"], pad=pad)
 
     def __call__(self, paths: Sequence[str | Path]) -> np.ndarray:
-        """Return the pixels `[B, 3, size, size]` float32 of image files (errors: see `load_image`)."""
-        images = [load_image(path) for path in paths]
+        """Return the pixels `[B, 3, size, size]` float32 of image files or frames of videos (`videos.frame_keys`).
+
+        Errors: see `load_image` and `videos.load_frames`.
+        """
+        images = [load_frame(path) or load_image(path) for path in paths]
         return preprocess(images, size=self.size, mean=self.mean, std=self.std, pad=self.pad)

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from visiontokens.data.conversation import IGNORE_INDEX, Tokens, template, tokenize, tokenize_isolated
 from visiontokens.data.encoders import TextEncoder
-from visiontokens.data.features import FeatureStore
+from visiontokens.data.features import FeatureStore, FeatureUnion
 from visiontokens.data.images import Preprocessor
 from visiontokens.data.records import Record, RecordError, independent, is_caption, load_records
+from visiontokens.data.videos import file_of, frame_keys, split_key
 
 if TYPE_CHECKING:
     import torch
 
 
 class ImageSource(Protocol):
-    """Where a batch's images come from."""
+    """Where a batch's pictures come from: images by their path, frames of videos by their key."""
 
     def check(self, images: Sequence[str], where: str) -> None:
         """Raise unless every image is there; `where` names the annotation file."""
@@ -34,35 +35,47 @@ class ImageSource(Protocol):
 
 
 class PixelSource:
-    """Image files below a folder, preprocessed when a batch is made."""
+    """Image files below a folder, and videos below another, preprocessed when a batch is made."""
 
-    def __init__(self, root: str | Path, processor: Preprocessor) -> None:
-        self.root, self.processor = Path(root), processor
+    def __init__(self, root: str | Path, processor: Preprocessor, videos: str | Path | None = None) -> None:
+        self.root, self.processor, self.videos = Path(root), processor, Path(root if videos is None else videos)
+
+    def _path(self, image: str) -> Path:
+        return (self.root if split_key(image) is None else self.videos) / image
 
     def check(self, images: Sequence[str], where: str) -> None:
-        """Raise FileNotFoundError for the first image that is not there."""
+        """Raise FileNotFoundError for the first image or video that is not there."""
         for image in images:
-            if not (self.root / image).is_file():
-                raise FileNotFoundError(f"{where}: image {image!r}: expected {self.root / image}, found no such file")
+            path = Path(file_of(self._path(image)))
+            if not path.is_file():
+                kind = "image" if split_key(image) is None else "video"
+                raise FileNotFoundError(f"{where}: {kind} {file_of(image)!r}: expected {path}, found no such file")
 
     def load(self, images: Sequence[str]) -> dict[str, Any]:
         """Return `pixel_values` `[F, 3, H, W]`."""
         import torch
 
-        return {"pixel_values": torch.from_numpy(self.processor([self.root / image for image in images]))}
+        return {"pixel_values": torch.from_numpy(self.processor([self._path(image) for image in images]))}
 
 
 class FeatureSource:
-    """Cached tower features; `prefix` is the image folder relative to the data folder, as in `images.tsv`."""
+    """Cached tower features.
 
-    def __init__(self, store: FeatureStore, prefix: str) -> None:
-        self.store, self.prefix = store, prefix
+    Args:
+        store: the features.
+        prefix: the image folder relative to the data folder, as in `images.tsv`.
+        videos: the folder of videos, as in `videos.tsv`.
+    """
+
+    def __init__(self, store: FeatureStore | FeatureUnion, prefix: str, videos: str = "") -> None:
+        self.store, self.prefix, self.videos = store, prefix, videos
 
     def _path(self, image: str) -> str:
-        return f"{self.prefix}/{image}" if self.prefix else image
+        folder = self.prefix if split_key(image) is None else self.videos
+        return f"{folder}/{image}" if folder else image
 
     def check(self, images: Sequence[str], where: str) -> None:
-        """Raise FileNotFoundError for the first image without features."""
+        """Raise FileNotFoundError for the first image or frame without features."""
         for image in images:
             if self._path(image) not in self.store:
                 raise FileNotFoundError(
@@ -77,10 +90,16 @@ class FeatureSource:
 
 @dataclass(frozen=True)
 class Sample:
-    """One tokenised record."""
+    """One tokenised record; `frames` are the keys of its video's frames, if it has one."""
 
     tokens: Tokens
     image: str | None
+    frames: tuple[str, ...] = ()
+
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """What stands behind its placeholder: an image, the frames of a video, or nothing."""
+        return self.frames or (() if self.image is None else (self.image,))
 
 
 class InstructDataset:
@@ -94,6 +113,7 @@ class InstructDataset:
         isolate_turns: pack turns as independent questions (`tokenize_isolated`); `vicuna_v1` only.
         caption_weight: loss weight of the tokens of captions (`is_caption`).
         samples: use so many records, the same choice for every seed and method; 0 = all.
+        frames: frames that are read of a record's video.
         max_length: longer samples are cut (LLaVA-1.5's `model_max_length`).
 
     Raises:
@@ -110,6 +130,7 @@ class InstructDataset:
         isolate_turns: bool = False,
         caption_weight: float = 1.0,
         samples: int = 0,
+        frames: int = 8,
         max_length: int = 2048,
     ) -> None:
         self.path = Path(path)
@@ -118,7 +139,7 @@ class InstructDataset:
         self._template = template(template_name)
         self.isolated = isolate_turns and template_name != "plain"
         self._caption_weight = caption_weight
-        self._max_length = max_length
+        self._max_length, self._frames = max_length, frames
 
     @property
     def lengths(self) -> list[int]:
@@ -127,8 +148,11 @@ class InstructDataset:
 
     @property
     def images(self) -> list[str]:
-        """The image of every record that has one."""
-        return [record.image for record in self.records if record.image is not None]
+        """The image of every record that has one, and the frame keys of every video."""
+        return [picture for record in self.records for picture in (*self._keys(record), record.image) if picture]
+
+    def _keys(self, record: Record) -> tuple[str, ...]:
+        return () if record.video is None else frame_keys(record.video, self._frames)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -144,7 +168,7 @@ class InstructDataset:
                 tokens = tokenize(self._template(turns, self._encoder.eos, weights), self._encoder, self._image_id)
         except ValueError as err:
             raise RecordError(f"{self.path}: record id {record.id!r}: {err}") from err
-        return Sample(tokens.cut(self._max_length), record.image)
+        return Sample(tokens.cut(self._max_length), record.image, self._keys(record))
 
 
 def _choose(records: list[Record], samples: int, path: str | Path) -> list[Record]:
@@ -164,7 +188,8 @@ class Collator:
 
     Keys: `input_ids`, `attention_mask`, `labels` `[B, S]` int64; `segment_ids` `[B, S]` (-1 = padding) when turns are
     isolated; `loss_weights` `[B, S]` float32 when weights are not all alike; the images of those samples that have
-    one, in batch order, as the source gives them.
+    one, in batch order, as the source gives them; `vision_frames`, the frames of each image or video, when there are
+    videos.
 
     Packed, the batch is one row of all samples without padding, and `document_ids` `[1, S]` numbers them; the first
     token of a sample is no target, as nothing before it may predict it.
@@ -208,7 +233,10 @@ class Collator:
             batch["segment_ids"] = _pad([t.segments for t in tokens], -1, torch.int64)
         if self.weighted:
             batch["loss_weights"] = _pad([t.weights for t in tokens], 0.0, torch.float32)
-        images = [sample.image for sample in samples if sample.image is not None]
+        runs = [sample.pictures for sample in samples if sample.pictures]
+        if any(sample.frames for sample in samples):
+            batch["vision_frames"] = [len(run) for run in runs]
+        images = [picture for run in runs for picture in run]
         if images and self.source is None:
             raise ValueError(f"expected a source of images, found none; the batch holds {images[0]!r}")
         return batch | (self.source.load(images) if images and self.source is not None else {})

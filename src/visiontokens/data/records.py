@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from visiontokens.data.conversation import IMAGE_TOKEN, Turn, to_turns
+from visiontokens.data.conversation import IMAGE_TOKEN, VIDEO_TOKEN, Turn, to_turns
 from visiontokens.provenance import read_json
 
 FORMAT_PROMPTS = (
@@ -39,6 +39,8 @@ CAPTION_REQUESTS = frozenset(
 """How LLaVA's alignment data ask for a caption; such a turn is never asked to be a single word."""
 IMAGE_WORDS = 128
 """Words an image counts for when samples are grouped by length (LLaVA-1.5)."""
+VIDEO_WORDS = 8 * IMAGE_WORDS
+"""Words a video counts for: eight images (our choice; Video-LLaVA counts the text only), so that batches hold alike."""
 
 
 class RecordError(ValueError):
@@ -47,16 +49,22 @@ class RecordError(ValueError):
 
 @dataclass(frozen=True)
 class Record:
-    """One conversation; `image` is relative to the set's image folder, None for text-only records."""
+    """One conversation; `image` is relative to the set's image folder, None for text-only records.
+
+    `video` is relative to the folder of videos; a record has an image, a video, or neither.
+    """
 
     id: str
     image: str | None
     turns: tuple[Turn, ...]
+    video: str | None = None
 
     @property
     def length(self) -> int:
-        """Length in words for batch grouping, as in LLaVA-1.5: positive with an image, negative without."""
+        """Length in words for batch grouping, as in LLaVA-1.5: positive with an image or video, negative without."""
         words = sum(len(f"{turn.question} {turn.answer}".split()) for turn in self.turns)
+        if self.video is not None:
+            return words + VIDEO_WORDS
         return words + IMAGE_WORDS if self.image is not None else -words
 
 
@@ -91,18 +99,29 @@ def _record(item: Any, path: str | Path, number: int) -> Record:
         texts = isinstance(row, dict) and all(isinstance(row.get(key), str) for key in ("from", "value"))
         if not texts:
             raise RecordError(f"{where}: message {place}: expected strings 'from' and 'value', found {row!r}")
-    image = item.get("image")
-    if image is not None and (not isinstance(image, str) or not image):
-        raise RecordError(f"{where}: expected 'image' to be a path, found {image!r}")
-    placeholders = sum(row["value"].count(IMAGE_TOKEN) for row in messages)
-    if placeholders != (image is not None):
-        expected = f"one {IMAGE_TOKEN} for image {image!r}" if image is not None else f"no {IMAGE_TOKEN} (no 'image')"
-        raise RecordError(f"{where}: expected {expected}, found {placeholders}")
+    image, video = (_path(item, key, where) for key in ("image", "video"))
+    if image is not None and video is not None:
+        raise RecordError(f"{where}: expected 'image' or 'video', found both")
+    for kind, file, token in (("image", image, IMAGE_TOKEN), ("video", video, VIDEO_TOKEN)):
+        placeholders = sum(row["value"].count(token) for row in messages)
+        if placeholders != (file is not None):
+            expected = f"one {token} for {kind} {file!r}" if file is not None else f"no {token} (no {kind!r})"
+            raise RecordError(f"{where}: expected {expected}, found {placeholders}")
+    if video is not None:  # a video is one run of frames, and has the place of one image
+        messages = [{**row, "value": row["value"].replace(VIDEO_TOKEN, IMAGE_TOKEN)} for row in messages]
     try:
         turns = tuple(to_turns(messages))
     except ValueError as err:
         raise RecordError(f"{where}: {err}") from err
-    return Record(str(item.get("id", number)), image, turns)
+    return Record(str(item.get("id", number)), image, turns, video)
+
+
+def _path(item: dict[str, Any], key: str, where: str) -> str | None:
+    """Return the path of a record's picture, None if it has none."""
+    value = item.get(key)
+    if value is not None and (not isinstance(value, str) or not value):
+        raise RecordError(f"{where}: expected {key!r} to be a path, found {value!r}")
+    return value
 
 
 def format_prompt(question: str) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from visiontokens.compress.base import Compressor
 from visiontokens.config import Config
-from visiontokens.data.features import FeatureStore
+from visiontokens.data.features import FeatureStore, FeatureUnion
 from visiontokens.data.images import Preprocessor
 from visiontokens.data.precision import autocast
 from visiontokens.models.build import PROCESSOR_FILE
@@ -82,8 +82,8 @@ def tower_source(config: Config, model: LlavaWithCompressor) -> TowerSource:
     return TowerSource(model, Preprocessor.from_config(images), config.data_dir, config.evaluate.precision)
 
 
-def level_source(config: Config, model: LlavaWithCompressor, image_set: str = "test") -> LevelSource:
-    """Return where `model` gets the features of an image set from.
+def level_source(config: Config, model: LlavaWithCompressor, *sets: str) -> LevelSource:
+    """Return where `model` gets the features of images and videos from: the named sets, by default `test`.
 
     The workflow computes features ahead for a generated world only: those of official images would take terabytes.
 
@@ -94,4 +94,6 @@ def level_source(config: Config, model: LlavaWithCompressor, image_set: str = "t
     own_pass = type(model.compressor).run_tower is not Compressor.run_tower
     if config.world is None or own_pass:
         return tower_source(config, model)
-    return FeatureStore.open(config.data_dir / "features" / image_set, model.compressor.levels)
+    folders = [config.data_dir / "features" / name for name in sets or ("test",)]
+    stores = [FeatureStore.open(folder, model.compressor.levels) for folder in folders]
+    return stores[0] if len(stores) == 1 else FeatureUnion(stores)

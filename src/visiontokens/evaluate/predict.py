@@ -17,7 +17,8 @@ from visiontokens.data.benchmarks import Benchmark, Example, find_benchmark, sub
 from visiontokens.data.encoders import FastEncoder
 from visiontokens.data.precision import autocast, use_bf16
 from visiontokens.data.progress import Progress
-from visiontokens.evaluate.greedy import Greedy, Prompt, encode_question
+from visiontokens.data.videos import TEST_SET, frame_keys
+from visiontokens.evaluate.greedy import Greedy, Levels, Prompt, encode_question
 from visiontokens.evaluate.images import LevelSource, level_source
 from visiontokens.evaluate.predictions import PredictionWriter, answer_record
 from visiontokens.models.build import load_model, weights_hash
@@ -66,29 +67,30 @@ class Predictor:
         return self.data_dir / "benchmarks"
 
     @classmethod
-    def of(cls, config: Config, model: LlavaWithCompressor, image_set: str = "test") -> Predictor:
-        """Return the predictor that a configuration asks for, for the images of one set (errors: `level_source`)."""
+    def of(cls, config: Config, model: LlavaWithCompressor, *sets: str) -> Predictor:
+        """Return the predictor that a configuration asks for, for the images of some sets (errors: `level_source`)."""
         settings = config.evaluate
         return cls(
             model,
             load_tokenizer([Path(str(model.name_or_path)), config.backbones.llm]),
             config.data_dir,
-            level_source(config, model, image_set),
+            level_source(config, model, *sets),
             batch_size=settings.batch_size,
             max_new_tokens=settings.max_new_tokens,
             precision=settings.precision,
         )
 
     def answers(
-        self, examples: Sequence[Example], locate: Callable[[Example], str]
+        self, examples: Sequence[Example], locate: Callable[[Example], str], frames: int = 0
     ) -> Iterator[list[tuple[Example, str]]]:
-        """Yield batches of examples with their answers, questions about one image together.
+        """Yield batches of examples with their answers, questions about one image or video together.
 
-        `locate` names the path under which an example's image is in the feature store.
+        `locate` names the path under which an example's image is in the feature store. With `frames` the paths are
+        those of videos, of which so many frames are read.
         """
         for batch in self._batches(examples):
             image = batch[0][0][0].image is not None
-            levels = self.features.get([locate(group[0][0]) for group in batch]) if image else None
+            levels = self._levels([locate(group[0][0]) for group in batch], frames) if image else None
             prompts = [[prompt for _, prompt in group] for group in batch]
             with autocast(self.precision, str(self.model.device)):
                 new = self.greedy.answer(levels, prompts)
@@ -97,6 +99,13 @@ class Predictor:
                 for group, answers in zip(batch, new, strict=True)
                 for (example, _), ids in zip(group, answers, strict=True)
             ]
+
+    def _levels(self, paths: Sequence[str], frames: int) -> Levels:
+        """Return the features of images `[F, N, C]`, or of videos `[V, T, N, C]`, by hidden-state index."""
+        if not frames:
+            return self.features.get(paths)
+        flat = self.features.get([key for path in paths for key in frame_keys(path, frames)])
+        return {level: values.unflatten(0, (len(paths), frames)) for level, values in flat.items()}
 
     def feature_path(self, benchmark: Benchmark, example: Example) -> str:
         """Return the path under which an example's image is in the feature store."""
@@ -127,22 +136,30 @@ class Predictor:
 
 
 def predict_benchmark(
-    predictor: Predictor, name: str, out: Path, fingerprint: str, *, limit: int, model_id: str
+    predictor: Predictor, name: str, out: Path, fingerprint: str, *, limit: int, model_id: str, frames: int = 8
 ) -> int:
     """Write the answer records of one benchmark to `out`, in question order; return how many.
 
     A killed run continues from the answers it had written; `fingerprint` stands for weights, method, settings and data.
+    `frames` is how many a model reads of a video, where the benchmark has videos.
     """
     benchmark = find_benchmark(name)
+    locate = partial(predictor.feature_path, benchmark)
     examples = subset(benchmark.read(predictor.benchmarks_dir), limit)
     with PredictionWriter(out, fingerprint) as writer:
         todo = [example for example in examples if example.question_id not in writer.done]
         progress = Progress(log, f"predict {model_id} {name}", len(examples), len(examples) - len(todo))
-        for batch in predictor.answers(todo, partial(predictor.feature_path, benchmark)):
+        for batch in predictor.answers(todo, locate, frames if benchmark.video else 0):
             writer.write(answer_record(example, text, model_id) for example, text in batch)
             progress.advance(len(batch))
         writer.finish(examples)
     return len(examples)
+
+
+def _clips_digest(config: Config) -> str | None:
+    """Return what stands for the generated videos' bytes; None where the videos are official."""
+    record = config.data_dir / "clips.json"
+    return sha256_file(record) if record.is_file() else None
 
 
 def experiment_model(config: Config, experiment: str, seed: int, model_dir: Path) -> LlavaWithCompressor:
@@ -190,7 +207,9 @@ def predict_experiment(config: Config, experiment: str, seed: int, model_dir: Pa
     settings = config.evaluate
     dtype = torch.bfloat16 if use_bf16(settings.precision, str(model.device)) else torch.float32
     kernel = use_kernel(model, choose_kernel(settings.attention, model.device, dtype, type(model.compressor)))
-    predictor = Predictor.of(config, model)
+    videos = {name: find_benchmark(name).video for name in settings.benchmarks}
+    sets = [*["test"] * (not all(videos.values())), *[TEST_SET] * any(videos.values())]
+    predictor = Predictor.of(config, model, *sets)
     identity = {
         "weights": weights_hash(model_dir),
         "method": model.method.to_config(),
@@ -199,6 +218,8 @@ def predict_experiment(config: Config, experiment: str, seed: int, model_dir: Pa
         "seed": seed,
         "attention": kernel.name,
     }
+    if any(videos.values()):
+        identity |= {"frames": config.video.frames, "clips": _clips_digest(config)}
     model_id = f"{experiment}-seed{seed}"
     counts = {
         name: predict_benchmark(
@@ -208,6 +229,7 @@ def predict_experiment(config: Config, experiment: str, seed: int, model_dir: Pa
             sha256_json(identity),
             limit=settings.limit,
             model_id=model_id,
+            frames=config.video.frames,
         )
         for name in settings.benchmarks
     }

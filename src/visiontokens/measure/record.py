@@ -27,8 +27,10 @@ from visiontokens.provenance import stamp, write_json
 log = logging.getLogger(__name__)
 
 
-def cost_record(model: LlavaWithCompressor, *, text_tokens: int, bytes_per_value: int = 2) -> dict[str, Any]:
-    """Return the computed cost of one image and `text_tokens` tokens around it, batch 1.
+def cost_record(
+    model: LlavaWithCompressor, *, text_tokens: int, bytes_per_value: int = 2, frames: int = 1
+) -> dict[str, Any]:
+    """Return the computed cost of one image, or video, and `text_tokens` tokens around it, batch 1.
 
     FLOPs are two per multiply-accumulate; `prefill_flops` = decoder with dense attention + output head for the last
     position + `extra_flops` (projector and compressor). The vision tower is the same for all methods and left out.
@@ -36,10 +38,13 @@ def cost_record(model: LlavaWithCompressor, *, text_tokens: int, bytes_per_value
     """
     compressor, shape = model.compressor, _shape(model)
     n_vision = compressor.geometry.n_vision
-    per_layer = [float(n) for n in compressor.tokens_per_layer(n_vision, shape.layers)]
-    queries = [float(n) for n in compressor.queries_per_layer(n_vision, shape.layers)]
-    cached = [float(n) for n in compressor.kv_per_layer(n_vision, shape.layers)]
-    extra = float(compressor.extra_flops(n_vision, text_tokens))
+    alive = compressor.tokens_per_layer(n_vision, shape.layers)
+    per_layer = [float(n) for n in compressor.video_tokens_per_layer(frames, n_vision, shape.layers)]
+    grown = [n / one for n, one in zip(per_layer, alive, strict=True)]
+    queries = [n * g for n, g in zip(compressor.queries_per_layer(n_vision, shape.layers), grown, strict=True)]
+    cached = [n * g for n, g in zip(compressor.kv_per_layer(n_vision, shape.layers), grown, strict=True)]
+    extra = float(compressor.video_extra_flops(frames, n_vision, text_tokens))
+    n_vision *= frames
     cache = kv_bytes(shape, cached, text_tokens, bytes_per_value=bytes_per_value)
     return {
         "vision_tokens": n_vision,
@@ -72,8 +77,8 @@ def _shape(model: LlavaWithCompressor) -> LlamaShape:
     return LlamaShape.of(text)
 
 
-def timed_prompt(model: LlavaWithCompressor, text_tokens: int, seed: int = 0) -> dict[str, Any]:
-    """Return inputs of `model.prefill` for one image and `text_tokens` other tokens; the content is random.
+def timed_prompt(model: LlavaWithCompressor, text_tokens: int, seed: int = 0, frames: int = 1) -> dict[str, Any]:
+    """Return inputs of `model.prefill` for one image, or video, and `text_tokens` other tokens; the content is random.
 
     A fifth of the text stands before the image, as the system prompt does. Features replace pixels, so that the
     tower is not in the measurement.
@@ -90,7 +95,7 @@ def timed_prompt(model: LlavaWithCompressor, text_tokens: int, seed: int = 0) ->
     text[text == image] = words - 1
     cut = max(1, text_tokens // 5)
     ids = torch.cat([text[:cut], torch.tensor([image]), text[cut:]])[None].to(device)
-    shape = (1, geometry.n_vision, geometry.vision_width)
+    shape = (1, frames, geometry.n_vision, geometry.vision_width)
     levels = {level: torch.randn(shape, generator=draw).to(device) for level in model.compressor.levels}
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "vision_levels": levels}
 
@@ -115,6 +120,7 @@ def measure_experiment(
     repeats: int = 20,
     warmup: int = 3,
     dtype: torch.dtype = torch.float32,
+    frames: int = 1,
 ) -> dict[str, Any]:
     """Return `cost_record` with the measured prefill time and peak memory, and where they were measured.
 
@@ -122,10 +128,10 @@ def measure_experiment(
     """
     model.train(False)
     device = next(model.parameters()).device
-    step = prefill_step(model, timed_prompt(model, text_tokens), dtype)
+    step = prefill_step(model, timed_prompt(model, text_tokens, frames=frames), dtype)
     timed = measure_latency(step, device, repeats=repeats, warmup=warmup)
     width = torch.finfo(dtype).bits // 8
-    return cost_record(model, text_tokens=text_tokens, bytes_per_value=width) | {
+    return cost_record(model, text_tokens=text_tokens, bytes_per_value=width, frames=frames) | {
         "prefill_ms": timed.median_ms,
         "prefill_q25_ms": timed.q25_ms,
         "prefill_q75_ms": timed.q75_ms,
@@ -164,8 +170,9 @@ def measure_all(config: Config, out_dir: Path) -> None:
         model = cost_model(config, MethodSpec.from_yaml(method_file))
         dtype = torch.bfloat16 if use_bf16(config.evaluate.precision, str(model.device)) else torch.float32
         record = measure_experiment(
-            model, text_tokens=settings.text_tokens, repeats=settings.repeats, warmup=settings.warmup, dtype=dtype
-        )
+            model, text_tokens=settings.text_tokens, repeats=settings.repeats, warmup=settings.warmup, dtype=dtype,
+            frames=settings.frames,
+        )  # fmt: skip
         write_json(out_dir / f"{name}.json", {"experiment": name, "method": row.method} | record)
         log.info(
             "efficiency %d/%d %s: %.0f tokens per layer, %.2f GFLOPs, %.1f ms",

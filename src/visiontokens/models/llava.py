@@ -61,16 +61,20 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
         return self.compressor.prefix_safe
 
     def encode_images(
-        self, pixel_values: Tensor | None = None, vision_levels: Levels | None = None
+        self,
+        pixel_values: Tensor | None = None,
+        vision_levels: Levels | None = None,
+        vision_frames: Sequence[int] | None = None,
     ) -> tuple[list[Tensor], list[int]]:
         """Return the LLM tokens `[M_i, D]` of every image (or video), and its uncompressed token counts.
 
         Args:
             pixel_values: images `[F, 3, H, W]`, or videos `[V, T, 3, H, W]` whose frames' tokens are joined.
             vision_levels: hidden states without CLS instead, `[F, N, C]` or `[V, T, N, C]` by hidden-state index.
+            vision_frames: frames of each image or video, where F pictures hold both; they sum to F.
 
         Raises:
-            ValueError: both or neither given, a level is missing or misshaped.
+            ValueError: both or neither given, a level is missing or misshaped, frames that do not sum to F.
         """
         if (pixel_values is None) == (vision_levels is None):
             raise ValueError("pass exactly one of pixel_values and vision_levels")
@@ -84,6 +88,10 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
         else:
             states, frames = self._given_levels(vision_levels or {})
         states = {level: value.to(dtype) for level, value in states.items()}
+        if vision_frames is not None:
+            if sum(vision_frames) != sum(frames):
+                raise ValueError(f"vision_frames: found {list(vision_frames)}, expected a sum of {sum(frames)}")
+            frames = [int(count) for count in vision_frames]
         vision = VisionIn(states, self.geometry.default_level, self.geometry.grid, frames)
         return self.compressor.compress(vision, projector), [self.geometry.n_vision * count for count in frames]
 
@@ -120,6 +128,7 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
         use_cache: bool | None = None,
         loss_weights: Tensor | None = None,
         document_ids: Tensor | None = None,
+        vision_frames: Sequence[int] | None = None,
         **kwargs: Any,
     ) -> LlavaCausalLMOutputWithPast:
         """Run the model.
@@ -142,6 +151,7 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
             loss_weights: `[B, S]` weight of every label in the loss (a weighted mean); `None` = all alike.
             document_ids: `[B, S]` number of the sample that a token belongs to, where rows hold several (-1 padding);
                 samples do not see each other, and each has positions of its own.
+            vision_frames: frames of each image or video, where a batch holds both; see `encode_images`.
             **kwargs: passed to the layers; `num_items_in_batch` divides the summed (weighted) loss.
 
         Returns:
@@ -153,6 +163,7 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
         """
         loss_only = (self.training and labels is not None) if loss_only is None else loss_only
         own_loss = (labels is not None and (loss_only or loss_weights is not None)) or document_ids is not None
+        own_loss = own_loss or vision_frames is not None
         if not own_loss and self._is_stock(input_ids, pixel_values, vision_levels, segment_ids, past_key_values):
             return super().forward(
                 input_ids=input_ids, pixel_values=pixel_values, attention_mask=attention_mask,
@@ -163,7 +174,7 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
             raise ValueError("compression needs input_ids; inputs_embeds does not say where the images are")
         if past_key_values is not None and past_key_values.get_seq_length() > 0:
             return self._continue(input_ids, attention_mask, position_ids, past_key_values, logits_to_keep, **kwargs)
-        images = self._images(pixel_values, vision_levels, mm_encoder_outputs)
+        images = self._images(pixel_values, vision_levels, mm_encoder_outputs, vision_frames)
         full, layout = self._splice(
             input_ids, attention_mask, images, position_ids=position_ids, segment_ids=segment_ids,
             document_ids=document_ids,
@@ -172,7 +183,7 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
         cache = (past_key_values if past_key_values is not None else VisionCache()) if use_cache else None
         items = kwargs.pop("num_items_in_batch", None)
         if self.training:
-            self.load.enter(full, len(images[0]))
+            self.load.enter(full, sum(images[1]) // self.geometry.n_vision)
         work = Prefill(full, self.compressor, cache, self.load if self.training else None)
         out = self.model.language_model(work=work, **kwargs)
         hidden, loss, logits = out.last_hidden_state, None, None
@@ -215,14 +226,18 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
         return pixel_values.ndim == 4 and expanded
 
     def _images(
-        self, pixel_values: Tensor | None, vision_levels: Levels | None, encoded: dict[str, Any] | None
+        self,
+        pixel_values: Tensor | None,
+        vision_levels: Levels | None,
+        encoded: dict[str, Any] | None,
+        vision_frames: Sequence[int] | None = None,
     ) -> tuple[list[Tensor], list[int]]:
         if encoded is not None and encoded.get("image") is not None:
             tokens = list(encoded["image"].pooler_output)
             return tokens, [self.geometry.n_vision] * len(tokens)
         if pixel_values is None and vision_levels is None:
             return [], []
-        return self.encode_images(pixel_values, vision_levels)
+        return self.encode_images(pixel_values, vision_levels, vision_frames)
 
     def _splice(
         self,

@@ -14,6 +14,7 @@ import pandas as pd
 from visiontokens.analyze import collect
 from visiontokens.analyze.reference import REFERENCE, reference, reference_rows
 from visiontokens.compress.schedule import Schedule
+from visiontokens.data.benchmarks import BENCHMARKS
 from visiontokens.measure.tokens import pooled_tokens, total_tokens
 
 AVERAGE = "average"
@@ -74,7 +75,7 @@ class Book:
             for (name, bench), group in self.scores.groupby(["experiment", "benchmark"], sort=False)
         }
         for name in dict.fromkeys(self.scores["experiment"]):
-            average = self.average(str(name), list(self.benchmarks.index))
+            average = self.average(str(name), self.averaged)
             if average is not None:
                 found[str(name), AVERAGE] = average
         return found
@@ -91,6 +92,15 @@ class Book:
         """Benchmarks with at least one score, in the order of the benchmark table."""
         scored = set(self.scores["benchmark"])
         return [name for name in self.benchmarks.index if name in scored]
+
+    @property
+    def averaged(self) -> list[str]:
+        """Benchmarks that the average is over: those about images, or those about videos where no other was run."""
+        groups: dict[bool, list[str]] = {False: [], True: []}
+        for name in self.benchmarks.index:
+            groups[name in BENCHMARKS and BENCHMARKS[name].video].append(str(name))
+        videos_only = bool(self.scored_benchmarks) and set(self.scored_benchmarks) <= set(groups[True])
+        return groups[videos_only]
 
     def label(self, experiment: str) -> str:
         """Return an experiment's name for tables and figures."""

@@ -17,6 +17,9 @@ LABELS: Mapping[str, str] = {
     "gflops_projector": "FLOPs", "gqa": "GQA", "mmvet": "MM-Vet", "scienceqa": "SQA-IMG", "mme": "MME",
     "textvqa": "TextVQA", "pope": "POPE", "mmbench": "MMB", "mmbench_cn": "MMB-CN", "vqav2": "VQAv2",
     "llava_w": "LLaVA-W", "vizwiz": "VizWiz", "seed_image": "SEED-I", "mmmu": "MMMU", AVERAGE: "Avg",
+    "msvd": "MSVD", "msvd_score": "MSVD score", "msrvtt": "MSRVTT", "msrvtt_score": "MSRVTT score",
+    "activitynet": "ActivityNet", "activitynet_score": "ActivityNet score", "average_score": "Avg score",
+    "msvd_qa": "MSVD-QA EM", "activitynet_qa": "ActivityNet-QA EM",
 }  # fmt: skip
 """Headings by reference column."""
 COMMON = "Avg, run"
@@ -27,6 +30,8 @@ SPREAD = (
     "seed, standard deviation for several. Bold: the best of our rows where it beats the next beyond both intervals."
 )
 SINGLE_DIGIT = {"mme": 0}
+STAGED = ("2", "8")
+"""Tables in which `#Tokens` and CR are means over the training stages."""
 
 
 def paper_rows(book: Book, paper: str, table: str) -> list[tuple[str, str | None, str | None]]:
@@ -55,7 +60,7 @@ def paper_table(book: Book, paper: str, table: str, caption: str, columns: list[
     """
     here = book.published[(book.published["paper"] == paper) & (book.published["table"] == table)]
     printed = {(r["row"], r["column"]): r for _, r in here.iterrows()}
-    names = columns or list(dict.fromkeys(here["column"])) or ["tokens", "tflops", "latency_ms", *book.benchmarks.index]
+    names = columns or list(dict.fromkeys(here["column"])) or ["tokens", "tflops", "latency_ms", *book.averaged]
     common = [name for name in names if name in book.scored_benchmarks]
     lines: list[dict[str, str]] = []
     ours: dict[int, str] = {}
@@ -67,7 +72,7 @@ def paper_table(book: Book, paper: str, table: str, caption: str, columns: list[
             values[COMMON] = _published_average(book, printed, published, common)
             lines.append({ROW: label, SOURCE: PAPER} | values)
         ours[len(lines)] = experiment or ""
-        values = {name: _measured(book, experiment, name, staged=table == "2") for name in names}
+        values = {name: _measured(book, experiment, name, staged=table in STAGED) for name in names}
         cell = book.average(experiment, common) if experiment and common else None
         values[COMMON] = NOT_RUN if cell is None else _text(cell)
         lines.append({ROW: label if published is None else "", SOURCE: OURS} | values)

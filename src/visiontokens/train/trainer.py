@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,11 @@ from visiontokens.compress.base import Compressor, MethodSpec, lookup
 from visiontokens.config import Config, TrainStageConfig
 from visiontokens.config.tables import read_experiments
 from visiontokens.data.encoders import FastEncoder
-from visiontokens.data.features import FeatureStore
+from visiontokens.data.features import FeatureStore, FeatureUnion
 from visiontokens.data.images import Preprocessor
 from visiontokens.data.instruct import Collator, FeatureSource, ImageSource, InstructDataset, PixelSource
 from visiontokens.data.precision import use_bf16
+from visiontokens.data.videos import TRAIN_SET, split_key
 from visiontokens.models.build import build_model, load_model, save_model, save_processors, weights_hash
 from visiontokens.models.kernels import Kernel, choose_kernel, use_kernel
 from visiontokens.models.llava import LlavaWithCompressor
@@ -176,6 +178,7 @@ def _identity(run: Run, processes: Processes) -> dict[str, Any]:
     folders = {"tower": run.config.backbones.tower, "llm": run.config.backbones.llm}
     if run.init is not None:
         folders["init"] = run.init
+    annotations = run.config.data_dir / run.settings.annotations
     return {
         "experiment": run.experiment,
         "stage": run.stage,
@@ -191,9 +194,15 @@ def _identity(run: Run, processes: Processes) -> dict[str, Any]:
         "threads": run.config.threads,
         "processes": processes.count,
         "deepspeed": deepspeed_config(run.settings.deepspeed),
-        "data_hash": sha256_file(run.config.data_dir / run.settings.annotations),
+        "data_hash": sha256_file(annotations),
         "weights": {name: weights_hash(folder) for name, folder in folders.items()},
-    }
+    } | ({"frames": run.config.video.frames} if _names_videos(annotations) else {})
+
+
+def _names_videos(annotations: Path) -> bool:
+    """Return whether an annotation file has records with a video, without reading it as JSON."""
+    with annotations.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(b'"video"') >= 0
 
 
 def _data(run: Run, model: LlavaWithCompressor) -> tuple[InstructDataset, Collator]:
@@ -210,27 +219,32 @@ def _data(run: Run, model: LlavaWithCompressor) -> tuple[InstructDataset, Collat
         isolate_turns=settings.isolate_turns,
         caption_weight=settings.caption_weight,
         samples=settings.samples,
+        frames=config.video.frames,
     )
-    source = _images(run, model) if dataset.images else None
+    images = dataset.images
+    source = _images(run, model, videos=any(map(split_key, images))) if images else None
     if source is not None:
-        source.check(dataset.images, str(dataset.path))
+        source.check(images, str(dataset.path))
     weighted = settings.caption_weight != 1.0
     return dataset, Collator(encoder.pad_id, source, segments=dataset.isolated, weighted=weighted, packed=run.packed)
 
 
-def _images(run: Run, model: LlavaWithCompressor) -> ImageSource:
-    """Return cached features where they exist and the method leaves the tower alone, else image files."""
+def _images(run: Run, model: LlavaWithCompressor, *, videos: bool) -> ImageSource:
+    """Return cached features where they exist and the method leaves the tower alone, else image and video files."""
     config, settings = run.config, run.settings
     tower = config.backbones.tower
-    folder = config.data_dir / "features" / settings.image_set
+    names = [settings.image_set, TRAIN_SET] if videos else [settings.image_set]
+    folders = [config.data_dir / "features" / name for name in names]
     own_tower_pass = type(model.compressor).run_tower is not Compressor.run_tower
-    if (folder / "index.json").is_file() and not own_tower_pass:
-        store = FeatureStore.open(folder, model.compressor.levels, tower=sha256_file(tower / "model.safetensors"))
-        return FeatureSource(store, settings.images.as_posix())
+    if all((folder / "index.json").is_file() for folder in folders) and not own_tower_pass:
+        sha = sha256_file(tower / "model.safetensors")
+        stores = [FeatureStore.open(folder, model.compressor.levels, tower=sha) for folder in folders]
+        store = stores[0] if len(stores) == 1 else FeatureUnion(stores)
+        return FeatureSource(store, settings.images.as_posix(), config.video.videos.as_posix())
     processor = Preprocessor.from_config(
         read_json(tower / "preprocessor_config.json"), pad=settings.template != "plain"
     )
-    return PixelSource(config.data_dir / settings.images, processor)
+    return PixelSource(config.data_dir / settings.images, processor, config.data_dir / config.video.videos)
 
 
 def _stages(schedule: CountedSchedule | None) -> str:

@@ -1,8 +1,8 @@
-"""Nine image benchmarks: official files in, examples with LLaVA-1.5's prompts out. Pure Python, no torch."""
+"""Image and video benchmarks: official files in, examples with LLaVA-1.5's prompts out. Pure Python, no torch."""
 
 from __future__ import annotations
 
-from visiontokens.data.benchmarks import gqa, mmbench, mme, pope, scienceqa, textvqa, vizwiz, vqav2
+from visiontokens.data.benchmarks import gqa, mmbench, mme, pope, scienceqa, textvqa, videoqa, vizwiz, vqav2
 from visiontokens.data.benchmarks.base import Benchmark, BenchmarkError, Example, subset
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -17,9 +17,14 @@ BENCHMARKS: dict[str, Benchmark] = {
         Benchmark("mme", "mme", f"mme/{mme.RELEASE}", mme.load),
         Benchmark("mmbench", "mmbench", "mmbench/images", mmbench.load, max_new_tokens=1024),
         Benchmark("mmbench_cn", "mmbench_cn", "mmbench/images", mmbench.load_cn, lang="cn", max_new_tokens=1024),
+        Benchmark("msvd_qa", "msvd_qa", "msvd_qa/videos", videoqa.load_msvd, video=True, max_new_tokens=1024),
+        Benchmark(
+            "activitynet_qa", "activitynet_qa", "activitynet_qa/videos", videoqa.load_activitynet, video=True,
+            max_new_tokens=1024,
+        ),
     )
-}
-"""The benchmarks in the papers' column order."""
+}  # fmt: skip
+"""The image benchmarks in the papers' column order, then those about videos."""
 
 
 def find_benchmark(name: str) -> Benchmark:

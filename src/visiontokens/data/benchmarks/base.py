@@ -46,6 +46,7 @@ class Benchmark:
         load: reads `folder` (as an absolute path) and keyword options into examples.
         lang: language of questions and answers, "en" or "cn".
         max_new_tokens: decoding limit that LLaVA-1.5 uses for this benchmark.
+        video: `Example.image` names a video file.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Benchmark:
     load: Callable[..., list[Example]]
     lang: str = "en"
     max_new_tokens: int = 128
+    video: bool = False
 
     def read(self, benchmarks_dir: Path, **options: object) -> list[Example]:
         """Load the examples from `benchmarks_dir/folder`.

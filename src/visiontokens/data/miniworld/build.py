@@ -75,7 +75,10 @@ def _move_into_place(draft: Path, root: Path) -> None:
     root.mkdir(parents=True, exist_ok=True)
     for name in (RECORD_FILE, IMAGES_FILE):
         (root / name).unlink(missing_ok=True)
-    for part in PARTS:
-        shutil.rmtree(root / part, ignore_errors=True)
-        (draft / part).rename(root / part)
+    for part in PARTS:  # clips may have benchmarks beside those of images: they stay
+        for source in sorted((draft / part).iterdir()) if part == BENCHMARKS_FOLDER else [draft / part]:
+            target = root / source.relative_to(draft)
+            shutil.rmtree(target, ignore_errors=True)
+            target.parent.mkdir(exist_ok=True)
+            source.rename(target)
     shutil.rmtree(draft)

@@ -1,4 +1,4 @@
-"""Official metrics of the nine benchmarks as pure functions of examples and answers; no torch, no network."""
+"""Metrics as pure functions of examples and answers, the official ones for images; no torch, no network."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from visiontokens.evaluate.score.mmbench import CIRCULAR, score_mmbench
 from visiontokens.evaluate.score.mme import PERCEPTION_SCORE, score_mme
 from visiontokens.evaluate.score.pope import MEAN_F1, score_pope
 from visiontokens.evaluate.score.scienceqa import IMG_ACCURACY, score_scienceqa
+from visiontokens.evaluate.score.videoqa import score_activitynet, score_msvd
 from visiontokens.evaluate.score.vqa import score_textvqa, score_vizwiz, score_vqav2
 from visiontokens.provenance import atomic_write, read_json, write_json
 
@@ -56,6 +57,8 @@ SCORERS: dict[str, Scorer] = {
     "mme": Scorer(score_mme, PERCEPTION_SCORE),
     "mmbench": Scorer(score_mmbench, CIRCULAR),
     "mmbench_cn": Scorer(partial(score_mmbench, name="mmbench_cn"), CIRCULAR),
+    "msvd_qa": Scorer(score_msvd, MEAN_CORRECT),
+    "activitynet_qa": Scorer(score_activitynet, MEAN_CORRECT),
 }
 """Scorers by the names of `visiontokens.data.benchmarks.BENCHMARKS`."""
 
