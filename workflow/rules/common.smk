@@ -14,7 +14,7 @@ from visiontokens.config import (
 )
 from visiontokens.config.generate import write_resolved
 from visiontokens.data.registry import WEIGHTS, destination, needed, read_registry
-from visiontokens.sources import fingerprint, imports, method_module
+from visiontokens.sources import fingerprint, imports, method_module, reads_class_token
 
 ENVIRONMENT = "../../environment.yml"
 load_config(workflow.configfiles)  # an error names the file
@@ -136,6 +136,15 @@ def final_weights(wildcards):
 def cached(*sets):
     """Return the cached features of image sets; official images are read as they are."""
     return [] if OFFICIAL else [f"{DATA}/features/{name}/index.json" for name in sets]
+
+
+def class_tokens(column, *sets):
+    """Return a function of the wildcards: the class tokens of image sets, where the row's method reads them."""
+    return lambda wildcards: [
+        path.replace("/index.json", ".class/index.json")
+        for path in cached(*sets)
+        if reads_class_token(getattr(EXPERIMENTS[wildcards.experiment], column))
+    ]
 
 
 def receipts(*readers):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from visiontokens.compress.base import Compressor
 from visiontokens.config import Config
-from visiontokens.data.features import FeatureStore
+from visiontokens.data.class_states import open_states
 from visiontokens.data.images import Preprocessor
 from visiontokens.data.precision import autocast
 from visiontokens.models.build import PROCESSOR_FILE
@@ -23,7 +23,7 @@ class LevelSource(Protocol):
     """Where the vision features of images come from."""
 
     def get(self, paths: Sequence[str]) -> dict[int, Tensor]:
-        """Return the features of F images by hidden-state index, `[F, N, C]`."""
+        """Return the features of F images by hidden-state index, `[F, N, C]` (with CLS where the method asks)."""
         ...
 
 
@@ -94,4 +94,5 @@ def level_source(config: Config, model: LlavaWithCompressor, image_set: str = "t
     own_pass = type(model.compressor).run_tower is not Compressor.run_tower
     if config.world is None or own_pass:
         return tower_source(config, model)
-    return FeatureStore.open(config.data_dir / "features" / image_set, model.compressor.levels)
+    method = model.compressor
+    return open_states(config.data_dir / "features" / image_set, method.levels, method.class_levels)

@@ -13,8 +13,8 @@ import torch
 from visiontokens.compress.base import Compressor, MethodSpec, lookup
 from visiontokens.config import Config, TrainStageConfig
 from visiontokens.config.tables import read_experiments
+from visiontokens.data.class_states import open_states
 from visiontokens.data.encoders import FastEncoder
-from visiontokens.data.features import FeatureStore
 from visiontokens.data.images import Preprocessor
 from visiontokens.data.instruct import Collator, FeatureSource, ImageSource, InstructDataset, PixelSource
 from visiontokens.data.precision import use_bf16
@@ -225,7 +225,8 @@ def _images(run: Run, model: LlavaWithCompressor) -> ImageSource:
     folder = config.data_dir / "features" / settings.image_set
     own_tower_pass = type(model.compressor).run_tower is not Compressor.run_tower
     if (folder / "index.json").is_file() and not own_tower_pass:
-        store = FeatureStore.open(folder, model.compressor.levels, tower=sha256_file(tower / "model.safetensors"))
+        method, made_by = model.compressor, sha256_file(tower / "model.safetensors")
+        store = open_states(folder, method.levels, method.class_levels, tower=made_by)
         return FeatureSource(store, settings.images.as_posix())
     processor = Preprocessor.from_config(
         read_json(tower / "preprocessor_config.json"), pad=settings.template != "plain"
