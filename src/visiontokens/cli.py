@@ -72,6 +72,8 @@ def _add_making(parsers: argparse._SubParsersAction) -> None:
     features = _verb(parsers, "features", verbs.features)
     features.add_argument("--set", required=True, help="image set in images.tsv", dest="image_set")
     features.add_argument("--workers", type=int, default=1, help="processes that share the images")
+    states = _verb(parsers, "class-states", verbs.class_states)
+    states.add_argument("--set", required=True, help="image set in images.tsv", dest="image_set")
     train = _verb(parsers, "train", verbs.train)
     _experiment(train)
     train.add_argument("--stage", required=True, choices=("align", "tune"))

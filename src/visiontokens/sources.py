@@ -149,3 +149,12 @@ def method_module(method: str, folder: Path = Path("config/methods")) -> str:
         if f'@register("{name}")' in path.read_text(encoding="utf-8"):
             return f"compress.{path.stem}"
     raise ValueError(f"{folder / method}.yaml: no module in {ROOT / 'compress'} registers '{name}'")
+
+
+def reads_class_token(method: str, folder: Path = Path("config/methods")) -> bool:
+    """Tell whether the compressor of `<folder>/<method>.yaml` says of which tower levels it reads the class token.
+
+    Read off its module's text: planning a workflow must not load torch. Errors: see `method_module`.
+    """
+    tree = ast.parse(_path(method_module(method, folder)).read_text(encoding="utf-8"))
+    return any(isinstance(node, ast.FunctionDef) and node.name == "class_levels" for node in ast.walk(tree))

@@ -12,7 +12,8 @@ from pathlib import Path
 
 BENCH_METHODS = (
     "none", "avgpool", "avgpool3", "avgpool-after", "stf", "mbtf", "stf-mbtf", "stf-mbtf-k3", "vcc-2-8", "vcc-2-4",
-    "vcc-16-4", "progressive", "random-2-8", "kmeans-2-8", "fastv-2-8", "qformer-32",
+    "vcc-16-4", "progressive", "random-2-8", "kmeans-2-8", "fastv-2-8", "qformer-32", "prumerge-8", "prumerge-plus-8",
+    "visionzip-64", "vistog-64",
 )  # fmt: skip
 """Method files that `bench` times unless told otherwise: every method, at 144 and 64 tokens where it has them."""
 STOPPED = 75
@@ -62,6 +63,14 @@ def features(args: argparse.Namespace) -> None:
     from visiontokens.data.featurize import featurize
 
     featurize(load_config(args.config), args.image_set, args.workers)
+
+
+def class_states(args: argparse.Namespace) -> None:
+    """Compute what some methods need besides the features of one image set: CLS and the levels left out there."""
+    from visiontokens.config import load_config
+    from visiontokens.data.class_states import class_states
+
+    class_states(load_config(args.config), args.image_set)
 
 
 def train(args: argparse.Namespace) -> None:

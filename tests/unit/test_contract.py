@@ -59,7 +59,7 @@ def test_declared_tokens_are_those_of_the_prefill_and_of_its_cache(model):
 
 
 def test_declared_flops_are_the_measured_ones(model):
-    levels = {level: torch.randn(1, PATCHES, 16) for level in model.compressor.levels}
+    levels = {level: torch.randn(shape) for level, shape in model.compressor.state_shapes(1).items()}
     counter = FlopCounterMode(display=False)
     model.train()  # the fused inference kernels of torch's attention modules are invisible to the counter
     with counter:
@@ -239,3 +239,4 @@ def test_method_files_build_at_both_geometries(path):
         assert compressor.extra_flops(geometry.n_vision, 64) > 0
         assert all(0 <= level <= geometry.vision_layers for level in compressor.levels)
         assert list(compressor.levels) == sorted(set(compressor.levels))
+        assert set(compressor.class_levels) <= set(compressor.levels)

@@ -13,6 +13,7 @@ from visiontokens.evaluate.predictions import (
     PredictionError,
     PredictionWriter,
     answer_record,
+    mean_vision_tokens,
     read_predictions,
     write_predictions,
 )
@@ -37,6 +38,14 @@ def test_round_trip_keeps_ids_text_and_order(tmp_path):
     assert set(records[0]) == {"question_id", "prompt", "text", "answer_id", "model_id", "metadata"}
     assert len({record["answer_id"] for record in records}) == 4
     assert answer_record(EXAMPLES[0], "文0", "model") == records[0]
+
+
+def test_mean_vision_tokens_are_those_of_the_answers_that_say_them(tmp_path):
+    path = tmp_path / "a.jsonl"
+    spent = [{"vision_tokens": 30}, {}, {"vision_tokens": 50}, None]
+    write_predictions(path, [answer_record(e, "yes", "m", s) for e, s in zip(EXAMPLES, spent, strict=True)])
+    assert mean_vision_tokens(path) == 40
+    assert mean_vision_tokens(lines(tmp_path / "b.jsonl", answer(0))) is None
 
 
 def test_integer_ids_are_accepted(tmp_path):

@@ -27,6 +27,8 @@ def outputs(verb: str, options: dict[str, str]) -> Iterator[Path]:
     scale = Path(options["config"]).parent.name
     if verb == "features":
         yield Path(f"data/world/{scale}/features/{options['set']}/index.json")
+    elif verb == "class-states":
+        yield Path(f"data/world/{scale}/features/{options['set']}.class/index.json")
     elif verb == "notebook":
         yield from (Path(options["executed"]), Path(options["html"]))
     elif verb == "validate":

@@ -16,7 +16,7 @@ from visiontokens.config.generate import write_resolved
 from visiontokens.data.benchmarks import find_benchmark
 from visiontokens.data.registry import WEIGHTS, destination, needed, read_registry
 from visiontokens.data.videos import VIDEO_SETS
-from visiontokens.sources import fingerprint, imports, method_module
+from visiontokens.sources import fingerprint, imports, method_module, reads_class_token
 
 ENVIRONMENT = "../../environment.yml"
 load_config(workflow.configfiles)  # an error names the file
@@ -151,6 +151,15 @@ def listing(wildcards):
     if wildcards.set in VIDEO_SETS:
         return {"images": f"{DATA}/videos.tsv", "world": f"{DATA}/clips.json"}
     return {"images": f"{DATA}/images.tsv", "world": f"{DATA}/world.json"}
+
+
+def class_tokens(column, *sets):
+    """Return a function of the wildcards: the class tokens of image sets, where the row's method reads them."""
+    return lambda wildcards: [
+        path.replace("/index.json", ".class/index.json")
+        for path in cached(*sets)
+        if reads_class_token(getattr(EXPERIMENTS[wildcards.experiment], column))
+    ]
 
 
 def receipts(*readers):

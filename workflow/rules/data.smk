@@ -70,6 +70,30 @@ rule features:
         "visiontokens features --config {input.config} --set {wildcards.set} 2>&1 | tee {log} >&2"
 
 
+rule class_states:
+    """The class token at every level, and the levels that `features` leaves out: for the methods that read them."""
+    input:
+        config=ancient("<data>/config.yaml"),
+        images="<data>/images.tsv",
+        world="<data>/world.json",
+        tower="<tower>/model.safetensors",
+    output:
+        "<data>/features/{set}.class/index.json",
+    log:
+        "<logs>/features/{set}.class.log",
+    priority: 85
+    conda:
+        ENVIRONMENT
+    threads: SETTINGS.threads
+    resources:
+        gpu=gpus(1),
+    params:
+        settings=section("features"),
+        code=code("data.class_states"),
+    shell:
+        "visiontokens class-states --config {input.config} --set {wildcards.set} 2>&1 | tee {log} >&2"
+
+
 rule data:
     """Data in official formats with the cached features."""
     input:

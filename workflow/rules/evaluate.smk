@@ -11,6 +11,7 @@ rule predict:
         method=test_method_file,
         world="<data>/world.json",
         features=cached(*TEST_SETS),
+        states=class_tokens("method", "test"),
     output:
         answers=each_benchmark(ANSWERS),
         record="<results>/predictions/{experiment}/seed{seed}/record.json",
@@ -49,6 +50,7 @@ rule validate:
         method=test_method_file,
         validation="<data>/validation/instruct.json",
         features="<data>/features/validation/index.json",
+        states=class_tokens("method", "validation"),
     output:
         "<results>/validation/{experiment}/seed{seed}.json",
     log:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
@@ -61,6 +61,8 @@ class Geometry:
     llm_width: int
     llm_layers: int
     feature_level: int = -2
+    vision_heads: int = 16  # CLIP ViT-L
+    vision_mlp: int | None = None  # hidden width of the tower's MLPs; None = 4 C, as in CLIP
 
     @property
     def n_vision(self) -> int:
@@ -85,17 +87,23 @@ class Geometry:
 
 @dataclass
 class VisionIn:
-    """What seam B receives: hidden states of the tower for all frames of the batch, without CLS."""
+    """What seam B receives: hidden states of the tower for all frames of the batch, CLS apart from the patches."""
 
     levels: dict[int, Tensor]  # hidden-state index -> [F, N, C]
     default: int  # the level LLaVA projects
     grid: tuple[int, int]
     frames: Sequence[int]  # frames of each image run in reading order; they sum to F
+    cls: dict[int, Tensor] = field(default_factory=dict)  # hidden-state index -> [F, C], where `class_levels` asks
+    tower: nn.Module | None = None  # frozen; for what a method computes from states with a block's own weights
 
     @property
     def features(self) -> Tensor:
         """The default level, `[F, N, C]`."""
         return self.levels[self.default]
+
+    def whole(self, level: int) -> Tensor:
+        """One level with CLS in front, `[F, 1 + N, C]`, as the tower's blocks see it."""
+        return torch.cat([self.cls[level][:, None], self.levels[level]], 1)
 
 
 class Decoder(Protocol):
@@ -154,10 +162,20 @@ class Compressor(nn.Module, Generic[P]):
         """Hidden-state indices of the tower that this method reads (distinct, ascending)."""
         return (self.geometry.default_level,)
 
+    @property
+    def class_levels(self) -> tuple[int, ...]:
+        """Those of `levels` whose class token (CLS) this method reads too; their states come with it in front."""
+        return ()
+
+    def state_shapes(self, frames: int) -> dict[int, tuple[int, int, int]]:
+        """Shapes of the hidden states of F frames by level: `[F, N, C]`, with CLS `[F, 1 + N, C]`."""
+        n, width = self.geometry.n_vision, self.geometry.vision_width
+        return {level: (frames, n + (level in self.class_levels), width) for level in self.levels}
+
     def run_tower(self, tower: nn.Module, pixel_values: Tensor) -> dict[int, Tensor]:
-        """Return hidden states `[F, N, C]` (CLS dropped) of the levels this method reads from `[F, 3, H, W]`."""
+        """Return the hidden states that this method reads (`state_shapes`) from pixels `[F, 3, H, W]`."""
         states = tower(pixel_values, output_hidden_states=list(self.levels), return_dict=True).hidden_states
-        return {level: states[level][:, 1:] for level in self.levels}
+        return {level: states[level][:, int(level not in self.class_levels) :] for level in self.levels}
 
     # -- B: before the language model ----------------------------------------------------------------------------
 

@@ -66,6 +66,7 @@ class Greedy:
     ) -> None:
         self.model, self.encoder = model, encoder
         self.max_new_tokens, self.batch_size, self.share = max_new_tokens, batch_size, share
+        self.image_tokens: dict[int, int] = {}
 
     @property
     def shares_prefix(self) -> bool:
@@ -76,6 +77,8 @@ class Greedy:
     def answer(self, images: Levels | None, questions: Sequence[Sequence[Prompt]]) -> list[list[list[int]]]:
         """Return the new token ids of every question.
 
+        `image_tokens` then says how many tokens entered the language model for each image, by its number.
+
         Args:
             images: features of F images; None when the questions have none.
             questions: for every image its prompts (without images: any grouping).
@@ -84,13 +87,14 @@ class Greedy:
         size = self.batch_size or len(flat)
         parts = [flat[start : start + size] for start in range(0, len(flat), size)]
         states: Iterator[State]
+        self.image_tokens = {}
         if images is None:
-            states = (self._prefill([prompt.rest for _, prompt in part], None) for part in parts)
+            states = (self._prefill([prompt.rest for _, prompt in part]) for part in parts)
         elif self.shares_prefix:
             states = self._continued(parts, images)
         else:
             states = (
-                self._prefill([prompt.prefix + prompt.rest for _, prompt in part], _pick(images, [n for n, _ in part]))
+                self._prefill([prompt.prefix + prompt.rest for _, prompt in part], images, [n for n, _ in part])
                 for part in parts
             )
         answers = iter([answer for state in states for answer in self._decode(state)])
@@ -106,7 +110,7 @@ class Greedy:
             first = {number: prompt.prefix for number, prompt in reversed(part)}
             wanted = list(dict.fromkeys(number for number, _ in part))
             if wanted != held:
-                held, prefix = wanted, self._prefill([first[number] for number in wanted], _pick(images, wanted))
+                held, prefix = wanted, self._prefill([first[number] for number in wanted], images, wanted)
             state = prefix
             if len(part) > len(wanted):  # else every image has one question, and nothing needs to be copied
                 rows = [wanted.index(number) for number, _ in part]
@@ -125,11 +129,17 @@ class Greedy:
         mask = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
         return ids, torch.tensor(mask, device=device)
 
-    def _prefill(self, rows: Sequence[Sequence[int]], levels: Levels | None) -> State:
+    def _prefill(
+        self, rows: Sequence[Sequence[int]], images: Levels | None = None, numbers: Sequence[int] = ()
+    ) -> State:
+        """Read one prompt a row, each with the image of its number."""
         ids, mask = self._padded(rows)
-        if levels is not None:
-            levels = {level: values.to(ids.device) for level, values in levels.items()}
-        return self.model.prefill(ids, mask, vision_levels=levels)
+        levels = None
+        if images is not None:
+            levels = {level: values.to(ids.device) for level, values in _pick(images, numbers).items()}
+        state = self.model.prefill(ids, mask, vision_levels=levels)
+        self.image_tokens.update(zip(numbers, state.image_tokens, strict=True))
+        return state
 
     def _decode(self, state: State) -> list[list[int]]:
         """Continue every row of a state until its end-of-sequence token; finished rows leave the batch."""

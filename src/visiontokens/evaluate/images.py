@@ -11,7 +11,7 @@ from torch import Tensor
 
 from visiontokens.compress.base import Compressor
 from visiontokens.config import Config
-from visiontokens.data.features import FeatureStore, FeatureUnion
+from visiontokens.data.class_states import open_sets
 from visiontokens.data.images import Preprocessor
 from visiontokens.data.precision import autocast
 from visiontokens.models.build import PROCESSOR_FILE
@@ -23,7 +23,7 @@ class LevelSource(Protocol):
     """Where the vision features of images come from."""
 
     def get(self, paths: Sequence[str]) -> dict[int, Tensor]:
-        """Return the features of F images by hidden-state index, `[F, N, C]`."""
+        """Return the features of F images by hidden-state index, `[F, N, C]` (with CLS where the method asks)."""
         ...
 
 
@@ -95,5 +95,4 @@ def level_source(config: Config, model: LlavaWithCompressor, *sets: str) -> Leve
     if config.world is None or own_pass:
         return tower_source(config, model)
     folders = [config.data_dir / "features" / name for name in sets or ("test",)]
-    stores = [FeatureStore.open(folder, model.compressor.levels) for folder in folders]
-    return stores[0] if len(stores) == 1 else FeatureUnion(stores)
+    return open_sets(folders, model.compressor.levels, model.compressor.class_levels)

@@ -20,7 +20,7 @@ from visiontokens.data.progress import Progress
 from visiontokens.data.videos import TEST_SET, frame_keys
 from visiontokens.evaluate.greedy import Greedy, Levels, Prompt, encode_question
 from visiontokens.evaluate.images import LevelSource, level_source
-from visiontokens.evaluate.predictions import PredictionWriter, answer_record
+from visiontokens.evaluate.predictions import VISION_TOKENS, PredictionWriter, answer_record, mean_vision_tokens
 from visiontokens.models.build import load_model, weights_hash
 from visiontokens.models.kernels import choose_kernel, use_kernel
 from visiontokens.models.llava import LlavaWithCompressor
@@ -60,6 +60,8 @@ class Predictor:
         self.model, self.tokenizer, self.encoder = model, tokenizer, FastEncoder(tokenizer)
         self.data_dir, self.features, self.batch_size, self.precision = data_dir, features, batch_size, precision
         self.greedy = Greedy(model, self.encoder, max_new_tokens, batch_size)
+        self.counted = model.compressor.n_tokens(model.geometry.n_vision) is None
+        self.vision_tokens: dict[str, int] = {}
 
     @property
     def benchmarks_dir(self) -> Path:
@@ -86,7 +88,8 @@ class Predictor:
         """Yield batches of examples with their answers, questions about one image or video together.
 
         `locate` names the path under which an example's image is in the feature store. With `frames` the paths are
-        those of videos, of which so many frames are read.
+        those of videos, of which so many frames are read. Where the number of vision tokens depends on the image,
+        `vision_tokens` holds it by question id afterwards.
         """
         for batch in self._batches(examples):
             image = batch[0][0][0].image is not None
@@ -94,6 +97,9 @@ class Predictor:
             prompts = [[prompt for _, prompt in group] for group in batch]
             with autocast(self.precision, str(self.model.device)):
                 new = self.greedy.answer(levels, prompts)
+            if image and self.counted:
+                spent = self.greedy.image_tokens
+                self.vision_tokens |= {e.question_id: spent[n] for n, group in enumerate(batch) for e, _ in group}
             yield [
                 (example, self.tokenizer.decode(ids, skip_special_tokens=True).strip())
                 for group, answers in zip(batch, new, strict=True)
@@ -106,6 +112,11 @@ class Predictor:
             return self.features.get(paths)
         flat = self.features.get([key for path in paths for key in frame_keys(path, frames)])
         return {level: values.unflatten(0, (len(paths), frames)) for level, values in flat.items()}
+
+    def spent(self, example: Example) -> dict[str, int]:
+        """Return the metadata of an answer: its vision tokens, where they depend on the image."""
+        count = self.vision_tokens.get(example.question_id)
+        return {} if count is None else {VISION_TOKENS: count}
 
     def feature_path(self, benchmark: Benchmark, example: Example) -> str:
         """Return the path under which an example's image is in the feature store."""
@@ -150,7 +161,7 @@ def predict_benchmark(
         todo = [example for example in examples if example.question_id not in writer.done]
         progress = Progress(log, f"predict {model_id} {name}", len(examples), len(examples) - len(todo))
         for batch in predictor.answers(todo, locate, frames if benchmark.video else 0):
-            writer.write(answer_record(example, text, model_id) for example, text in batch)
+            writer.write(answer_record(example, text, model_id, predictor.spent(example)) for example, text in batch)
             progress.advance(len(batch))
         writer.finish(examples)
     return len(examples)
@@ -233,4 +244,6 @@ def predict_experiment(config: Config, experiment: str, seed: int, model_dir: Pa
         )
         for name in settings.benchmarks
     }
-    write_json(out_dir / "record.json", {"experiment": experiment, "questions": counts, **identity, "run": stamp()})
+    spent = {name: mean_vision_tokens(out_dir / f"{name}.jsonl") for name in counts} if predictor.counted else {}
+    head = {"experiment": experiment, "questions": counts} | ({VISION_TOKENS: spent} if spent else {})
+    write_json(out_dir / "record.json", {**head, **identity, "run": stamp()})

@@ -14,6 +14,8 @@ from visiontokens.data.benchmarks.prompts import bare_question
 from visiontokens.provenance import atomic_write, sha256_json
 
 PARTIAL_SUFFIX = ".partial"
+VISION_TOKENS = "vision_tokens"
+"""In an answer's metadata: vision tokens that entered the language model, where that depends on the image."""
 
 
 class PredictionError(ValueError):
@@ -83,6 +85,22 @@ def read_predictions(path: Path, examples: Sequence[Example] | None = None) -> d
             f"the first is question id {missing[0]!r}; expected {len(known)} answers, found {len(answers)}"
         )
     return {example.question_id: answers[example.question_id] for example in examples}
+
+
+def mean_vision_tokens(path: Path) -> float | None:
+    """Return the mean number of vision tokens per answer of a prediction file; `None` where no answer says it.
+
+    Raises:
+        FileNotFoundError, PredictionError: see `read_predictions`.
+    """
+    counts = [record["metadata"][VISION_TOKENS] for _, record in _records(path) if VISION_TOKENS in _metadata(record)]
+    return sum(counts) / len(counts) if counts else None
+
+
+def _metadata(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a record's metadata; answers of other programs may have none."""
+    found = record.get("metadata")
+    return found if isinstance(found, dict) else {}
 
 
 def _official_keys(examples: Sequence[Example]) -> dict[tuple[str, str], str]:

@@ -11,7 +11,7 @@ from visiontokens.provenance import read_json
 
 log = logging.getLogger(__name__)
 
-CARRIED = ("weights", "method", "evaluate", "data", "run")
+CARRIED = ("weights", "method", "evaluate", "data", "run", "vision_tokens")
 """What a score repeats from the record of its predictions."""
 
 

@@ -235,9 +235,9 @@ class Bench:
         draw = torch.Generator().manual_seed(seed)
         ids = torch.randint(0, self.size.shape.vocab - 1, (batch, text + 1), generator=draw)
         ids[:, max(1, text // 5)] = model.config.image_token_id
-        shape = (batch, self.patches, self.size.tower.hidden)
-        wanted = sorted({*model.compressor.levels, model.geometry.default_level})
-        levels = {n: torch.randn(shape, generator=draw).to(self.device, self.dtype) for n in wanted}
+        shapes = model.compressor.state_shapes(batch)
+        shapes.setdefault(self.default_level, (batch, self.patches, self.size.tower.hidden))
+        levels = {n: torch.randn(shapes[n], generator=draw).to(self.device, self.dtype) for n in sorted(shapes)}
         return {"input_ids": ids.to(self.device), "vision_levels": levels}
 
     def widen(self, ids: Tensor, values: Tensor, fill: int) -> Tensor:
@@ -249,7 +249,7 @@ class Bench:
     def embed(self, inputs: dict[str, Any]) -> Tensor:
         """Return what the stock model's own forward feeds its language model after the tower, `[B, S2, D]`."""
         stock: LlavaForConditionalGeneration = self.stock
-        features = stock.model.multi_modal_projector(inputs["vision_levels"][self.default_level])
+        features = stock.model.multi_modal_projector(inputs["vision_levels"][self.default_level][:, -self.patches :])
         ids = self.widen(inputs["input_ids"], inputs["input_ids"], stock.config.image_token_id)
         image = ids == stock.config.image_token_id
         embedded = stock.get_input_embeddings()(ids.masked_fill(image, 0))

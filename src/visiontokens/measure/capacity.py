@@ -124,9 +124,8 @@ def layer_bytes(layer: nn.Module, tokens: int) -> int:
 
 def connector_bytes(model: LlavaWithCompressor, samples: int) -> int:
     """Return what projector and compressor save for their backward, in bf16, for `samples` images."""
-    geometry = model.geometry
-    shape = (samples, geometry.n_vision, geometry.vision_width)
-    levels = {n: torch.empty(shape, dtype=torch.bfloat16, device="meta") for n in model.compressor.levels}
+    shapes = model.compressor.state_shapes(samples)
+    levels = {n: torch.empty(shape, dtype=torch.bfloat16, device="meta") for n, shape in shapes.items()}
     parts: list[nn.Module] = [model.compressor, model.model.multi_modal_projector]
     for part in parts:
         part.to(torch.bfloat16)

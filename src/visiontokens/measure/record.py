@@ -88,15 +88,15 @@ def timed_prompt(model: LlavaWithCompressor, text_tokens: int, seed: int = 0, fr
     """
     if text_tokens < 2:
         raise ValueError(f"text tokens: found {text_tokens}, expected at least 2")
-    geometry, image, words = model.geometry, model.config.image_token_id, _shape(model).vocab
+    image, words = model.config.image_token_id, _shape(model).vocab
     device = next(model.parameters()).device
     draw = torch.Generator().manual_seed(seed)
     text = torch.randint(0, words - 1, (text_tokens,), generator=draw)
     text[text == image] = words - 1
     cut = max(1, text_tokens // 5)
     ids = torch.cat([text[:cut], torch.tensor([image]), text[cut:]])[None].to(device)
-    shape = (1, frames, geometry.n_vision, geometry.vision_width)
-    levels = {level: torch.randn(shape, generator=draw).to(device) for level in model.compressor.levels}
+    shapes = model.compressor.state_shapes(1)
+    levels = {level: torch.randn(1, frames, *shape[1:], generator=draw).to(device) for level, shape in shapes.items()}
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "vision_levels": levels}
 
 

@@ -34,6 +34,8 @@ def geometry_of(config: LlavaConfig) -> Geometry:
         llm_width=text.hidden_size,
         llm_layers=text.num_hidden_layers,
         feature_level=config.vision_feature_layer,
+        vision_heads=vision.num_attention_heads,
+        vision_mlp=vision.intermediate_size,
     )
 
 

@@ -70,7 +70,8 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
 
         Args:
             pixel_values: images `[F, 3, H, W]`, or videos `[V, T, 3, H, W]` whose frames' tokens are joined.
-            vision_levels: hidden states without CLS instead, `[F, N, C]` or `[V, T, N, C]` by hidden-state index.
+            vision_levels: hidden states instead, `[F, N, C]` or `[V, T, N, C]` by hidden-state index; those that the
+                method wants with CLS have it in front, `[F, 1 + N, C]`.
             vision_frames: frames of each image or video, where F pictures hold both; they sum to F.
 
         Raises:
@@ -92,7 +93,10 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
             if sum(vision_frames) != sum(frames):
                 raise ValueError(f"vision_frames: found {list(vision_frames)}, expected a sum of {sum(frames)}")
             frames = [int(count) for count in vision_frames]
-        vision = VisionIn(states, self.geometry.default_level, self.geometry.grid, frames)
+        first = {level: states[level][:, 0] for level in self.compressor.class_levels}
+        patches = {level: value[:, 1:] if level in first else value for level, value in states.items()}
+        geometry = self.geometry
+        vision = VisionIn(patches, geometry.default_level, geometry.grid, frames, first, self.model.vision_tower)
         return self.compressor.compress(vision, projector), [self.geometry.n_vision * count for count in frames]
 
     def _given_levels(self, levels: Levels) -> tuple[Levels, list[int]]:
@@ -105,10 +109,10 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
         states = {level: levels[level] for level in self.compressor.levels}
         frames = _frames(next(iter(states.values())), 3)
         flat = {level: value.flatten(0, 1) if value.ndim == 4 else value for level, value in states.items()}
-        want = (sum(frames), self.geometry.n_vision, self.geometry.vision_width)
-        for level, value in flat.items():
-            if tuple(value.shape) != want:
-                raise ValueError(f"vision level {level}: expected shape {want}, found {tuple(value.shape)}")
+        for level, want in self.compressor.state_shapes(sum(frames)).items():
+            if tuple(flat[level].shape) != want:
+                note = " (class token in front)" if level in self.compressor.class_levels else ""
+                raise ValueError(f"vision level {level}: expected shape {want}{note}, found {tuple(flat[level].shape)}")
         return flat, frames
 
     def forward(  # type: ignore[override]  # noqa: PLR0917 - the stock signature
@@ -305,7 +309,8 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
         hidden = self.model.language_model(work=work).last_hidden_state
         last = work.seq.last()
         assert work.cache is not None
-        return State(work.cache, self.lm_head(hidden[torch.arange(len(last)), last]))
+        spent = tuple(len(tokens) for tokens in images[0])
+        return State(work.cache, self.lm_head(hidden[torch.arange(len(last)), last]), spent)
 
     @torch.no_grad()
     def extend(

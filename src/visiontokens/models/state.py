@@ -112,10 +112,15 @@ class VisionCache(DynamicCache):
 
 @dataclass
 class State:
-    """A prompt that has been read: cache, and logits `[B, V]` after each row's last real token."""
+    """A prompt that has been read: cache, and logits `[B, V]` after each row's last real token.
+
+    `image_tokens` are the tokens that entered the language model for every image of the prompts, in reading order;
+    states made from this one do not carry it.
+    """
 
     cache: VisionCache
     logits: Tensor
+    image_tokens: tuple[int, ...] = ()
 
     @property
     def next_pos(self) -> Tensor:

@@ -14,8 +14,8 @@ import torch
 from visiontokens.compress.base import Compressor, MethodSpec, lookup
 from visiontokens.config import Config, TrainStageConfig
 from visiontokens.config.tables import read_experiments
+from visiontokens.data.class_states import open_sets
 from visiontokens.data.encoders import FastEncoder
-from visiontokens.data.features import FeatureStore, FeatureUnion
 from visiontokens.data.images import Preprocessor
 from visiontokens.data.instruct import Collator, FeatureSource, ImageSource, InstructDataset, PixelSource
 from visiontokens.data.precision import use_bf16
@@ -237,9 +237,8 @@ def _images(run: Run, model: LlavaWithCompressor, *, videos: bool) -> ImageSourc
     folders = [config.data_dir / "features" / name for name in names]
     own_tower_pass = type(model.compressor).run_tower is not Compressor.run_tower
     if all((folder / "index.json").is_file() for folder in folders) and not own_tower_pass:
-        sha = sha256_file(tower / "model.safetensors")
-        stores = [FeatureStore.open(folder, model.compressor.levels, tower=sha) for folder in folders]
-        store = stores[0] if len(stores) == 1 else FeatureUnion(stores)
+        method, made_by = model.compressor, sha256_file(tower / "model.safetensors")
+        store = open_sets(folders, method.levels, method.class_levels, tower=made_by)
         return FeatureSource(store, settings.images.as_posix(), config.video.videos.as_posix())
     processor = Preprocessor.from_config(
         read_json(tower / "preprocessor_config.json"), pad=settings.template != "plain"
