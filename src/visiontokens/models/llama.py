@@ -90,6 +90,7 @@ class HookedLlamaModel(LlamaModel):
                 load.layer_tokens += memo["tokens"]
             if cache is not None:
                 cache.key_ok.append(seq.ok)
+                cache.shifts.append(seq.shift)
             return layer(
                 seq.h,
                 attention_mask=memo["mask"],
@@ -104,7 +105,7 @@ class HookedLlamaModel(LlamaModel):
 
     def _extend(self, work: Extension, **kwargs: Any) -> Tensor:
         cache, h = work.cache, work.h
-        rope = self.rotary_emb(h, position_ids=work.pos)
+        places: dict[int, tuple[Tensor, Any]] = {}
         masks: dict[tuple[int, int], Any] = {}
         grown: dict[tuple[int, int], Tensor | None] = {}
         for index, (layer, length) in enumerate(zip(self.layers, cache.lengths(), strict=True)):
@@ -113,10 +114,15 @@ class HookedLlamaModel(LlamaModel):
             if key not in masks:
                 masks[key] = extension_mask(old, length, work.ok, h, self.config._attn_implementation)
                 grown[key] = _grown(old, length, work.ok, h)
+            shift = cache.shifts[index]
+            if id(shift) not in places:
+                pos = work.pos if shift is None else work.pos - shift[:, None]
+                places[id(shift)] = pos, self.rotary_emb(h, position_ids=pos)
+            pos, rope = places[id(shift)]
             h = layer(
                 h,
                 attention_mask=masks[key],
-                position_ids=work.pos,
+                position_ids=pos,
                 position_embeddings=rope,
                 past_key_values=cache,
                 use_cache=True,

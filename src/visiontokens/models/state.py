@@ -15,12 +15,14 @@ class VisionCache(DynamicCache):
     """A dynamic cache whose layers may hold different tokens.
 
     `key_ok[i]` `[B, K_i]` flags the real keys of layer i (`None`: all are); `next_pos` `[B]` is the rotary position
-    of the next token, which counts uncompressed tokens.
+    of the next token, which counts uncompressed tokens; `shifts[i]` `[B]` is how many positions lower it stands in
+    layer i, where a method has renumbered (`None`: in its own place).
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.key_ok: list[Tensor | None] = []
+        self.shifts: list[Tensor | None] = []
         self.next_pos: Tensor | None = None
 
     def lengths(self) -> list[int]:
@@ -33,6 +35,7 @@ class VisionCache(DynamicCache):
         twin = VisionCache()
         twin.layers = [copy.copy(layer) for layer in self.layers]
         twin.key_ok = list(self.key_ok)
+        twin.shifts = list(self.shifts)
         twin.next_pos = self.next_pos
         return twin
 
@@ -69,9 +72,12 @@ class VisionCache(DynamicCache):
 
     def _move_rows(self, index: Tensor) -> None:
         moved: dict[int, Tensor] = {}
-        for i, ok in enumerate(self.key_ok):
-            if ok is not None:
-                self.key_ok[i] = moved.setdefault(id(ok), ok[index])
+        for held in (self.key_ok, self.shifts):
+            for i, rows in enumerate(held):
+                if rows is not None:
+                    if id(rows) not in moved:
+                        moved[id(rows)] = rows[index]
+                    held[i] = moved[id(rows)]
         if self.next_pos is not None:
             self.next_pos = self.next_pos[index]
 
