@@ -9,6 +9,7 @@ from visiontokens.config import (
     load_config,
     load_experiments,
     parse_config,
+    searched_rows,
     seeds_of,
     weights_root,
 )
@@ -24,6 +25,7 @@ BENCHMARKS = list(load_benchmarks(SETTINGS))
 OFFICIAL = SETTINGS.world is None  # official files instead of a generated world
 RELEASED = SETTINGS.experiments.released
 TRAINED = [name for name, row in EXPERIMENTS.items() if row.trained and name not in RELEASED]
+SEARCHED = searched_rows(SETTINGS, EXPERIMENTS)
 NOTEBOOKS = SETTINGS.report.notebooks
 DOWNLOADS = needed(SETTINGS, read_registry(SETTINGS.downloads.registry))  # none where the data are generated
 FOLDERS = {str(destination(entry, SETTINGS)): name for name, entry in DOWNLOADS.items() if entry.role in WEIGHTS}
@@ -131,6 +133,12 @@ def weights_of(name, seed):
 def final_weights(wildcards):
     """Return the weights a row is evaluated with."""
     return weights_of(wildcards.experiment, wildcards.seed)
+
+
+def search_result(wildcards):
+    """Return the result of the search that completes a run's method, if it asks for one."""
+    name = wildcards.experiment
+    return [f"{RESULTS}/search/{name}.json"] if name in SEARCHED else []
 
 
 def cached(*sets):

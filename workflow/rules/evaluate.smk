@@ -9,6 +9,7 @@ rule predict:
         config=ancient("<results>/config.yaml"),
         weights=final_weights,
         method=test_method_file,
+        search=search_result,
         world="<data>/world.json",
         features=cached("test"),
     output:
@@ -46,6 +47,7 @@ rule validate:
         config=ancient("<results>/config.yaml"),
         weights=final_weights,
         method=test_method_file,
+        search=search_result,
         validation="<data>/validation/instruct.json",
         features="<data>/features/validation/index.json",
     output:

@@ -14,6 +14,7 @@ from visiontokens.config.models import (
     PlanConfig,
     RedundancyConfig,
     ReportConfig,
+    SearchConfig,
     TowerPretrainConfig,
     TrainConfig,
     TrainStageConfig,
@@ -28,6 +29,7 @@ from visiontokens.config.tables import (
     load_experiments,
     load_pooling,
     read_experiments,
+    searched_rows,
     seeds_of,
     weights_root,
 )
@@ -49,6 +51,7 @@ __all__ = [
     "PoolingPoint",
     "RedundancyConfig",
     "ReportConfig",
+    "SearchConfig",
     "TowerPretrainConfig",
     "TrainConfig",
     "TrainStageConfig",
@@ -60,6 +63,7 @@ __all__ = [
     "load_pooling",
     "parse_config",
     "read_experiments",
+    "searched_rows",
     "seeds_of",
     "weights_root",
 ]
