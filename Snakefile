@@ -22,6 +22,7 @@ include: "workflow/rules/download.smk" if OFFICIAL else "workflow/rules/data.smk
 include: "workflow/rules/backbones.smk"
 include: "workflow/rules/redundancy.smk"
 include: "workflow/rules/train.smk"
+include: "workflow/rules/search.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/efficiency.smk"
 include: "workflow/rules/notebooks.smk"

@@ -156,6 +156,14 @@ def redundancy(args: argparse.Namespace) -> None:
     run_redundancy(load_config(args.config), args.model, args.out)
 
 
+def search(args: argparse.Namespace) -> None:
+    """Search the per-layer schedule that an experiment's method asks for; continues a killed search."""
+    from visiontokens.analyze.search import search
+    from visiontokens.config import load_config
+
+    search(load_config(args.config), args.experiment, args.model, args.run_dir, args.out)
+
+
 def efficiency(args: argparse.Namespace) -> None:
     """Count and measure the cost of every experiment."""
     from visiontokens.config import load_config

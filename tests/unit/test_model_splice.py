@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from visiontokens.models.splice import IGNORE, PlaceholderError, plan, positions
+from visiontokens.compress.sequence import positions
+from visiontokens.models.splice import IGNORE, PlaceholderError, plan
 
 IMAGE = 9
 

@@ -9,6 +9,7 @@ from visiontokens.config import (
     load_config,
     load_experiments,
     parse_config,
+    searched_rows,
     seeds_of,
     weights_root,
 )
@@ -26,6 +27,7 @@ BENCHMARKS = list(load_benchmarks(SETTINGS))
 OFFICIAL = SETTINGS.world is None  # official files instead of a generated world
 RELEASED = SETTINGS.experiments.released
 TRAINED = [name for name, row in EXPERIMENTS.items() if row.trained and name not in RELEASED]
+SEARCHED = searched_rows(SETTINGS, EXPERIMENTS)
 NOTEBOOKS = SETTINGS.report.notebooks
 VIDEOS = [name for name in BENCHMARKS if find_benchmark(name).video]
 CLIPS = SETTINGS.video.clips is not None  # a generated world with clips: they are trained on, too
@@ -139,6 +141,12 @@ def weights_of(name, seed):
 def final_weights(wildcards):
     """Return the weights a row is evaluated with."""
     return weights_of(wildcards.experiment, wildcards.seed)
+
+
+def search_result(wildcards):
+    """Return the result of the search that completes a run's method, if it asks for one."""
+    name = wildcards.experiment
+    return [f"{RESULTS}/search/{name}.json"] if name in SEARCHED else []
 
 
 def cached(*sets):

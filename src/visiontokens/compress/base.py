@@ -20,6 +20,7 @@ from visiontokens.compress.registry import (
     MethodError,
     MethodParams,
     MethodSpec,
+    PositionParams,
     lookup,
     methods,
     parse_params,
@@ -36,6 +37,7 @@ __all__ = [
     "MethodError",
     "MethodParams",
     "MethodSpec",
+    "PositionParams",
     "Probe",
     "Seq",
     "Stage",
@@ -111,6 +113,7 @@ class Decoder(Protocol):
 
     layers: nn.ModuleList
     config: Any
+    rotary_emb: Any
 
 
 class LayerCall(Protocol):
@@ -230,17 +233,7 @@ class Compressor(nn.Module, Generic[P]):
         Raises:
             ValueError: samples are packed, so that a row has no one last token.
         """
-        if seq.doc is not None:
-            raise ValueError(
-                "packed rows have no one last token to watch: a method that asks declares packable = False"
-            )
-        rows = seq.last()
-        steps = torch.arange(seq.pos.shape[1], device=rows.device)
-        allowed = seq.valid & (steps <= rows[:, None])
-        if seq.seg is not None:
-            own = seq.seg.gather(1, rows[:, None])
-            allowed &= (seq.seg == 0) | (seq.seg == own)
-        probe = Probe(rows, allowed)
+        probe = Probe(*seq.asking())
         layer: Any = lm.layers[index]
         layer.self_attn.probe = probe
         return probe

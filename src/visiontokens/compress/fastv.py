@@ -8,11 +8,12 @@ from typing import Any
 
 from pydantic import Field
 
-from visiontokens.compress.base import Compressor, Decoder, Geometry, MethodParams, Probe, Seq, register
+from visiontokens.compress.base import Compressor, Decoder, Geometry, PositionParams, Probe, Seq, register
+from visiontokens.compress.images import sizes, top_per_image
 from visiontokens.compress.schedule import Depth, DepthField, cuts_and_strides
 
 
-class FastVParams(MethodParams):
+class FastVParams(PositionParams):
     """Before `layer`, keep the N/`stride` vision tokens with the highest attention in the layer before it."""
 
     layer: DepthField = Depth(2)
@@ -21,7 +22,7 @@ class FastVParams(MethodParams):
 
 @register("fastv")
 class FastV(Compressor[FastVParams]):
-    """Ranks by the head-averaged attention of the last prompt token in layer K-1; survivors keep their positions.
+    """Ranks by the head-averaged attention of the last prompt token in layer K-1; by default positions are kept.
 
     The ranking looks at the question, so an image's prefill cannot be shared between questions. In training the last
     token of the sequence asks (LLaVolta released no code; FastV itself is not trained).
@@ -47,15 +48,8 @@ class FastV(Compressor[FastVParams]):
         if index != self.cut or self._probe is None:
             return seq
         assert self._probe.weights is not None
-        score = self._probe.weights.masked_fill(~seq.vis, -1.0)
-        keep = ~seq.vis
-        for image in range(int(seq.image.max()) + 1):
-            member = seq.image == image
-            for row in member.any(1).nonzero()[:, 0].tolist():
-                count = int(member[row].sum()) // self.params.stride
-                best = score[row].masked_fill(~member[row], -1.0).topk(count).indices
-                keep[row] = keep[row].index_fill(0, best, True)
-        return seq.keep(keep)
+        best = top_per_image(self._probe.weights, seq.image, sizes(seq.image) // self.params.stride)
+        return seq.keep(~seq.vis | best, renumber=self.params.renumber)
 
     @classmethod
     def settings(cls, geometry: Geometry) -> Iterator[dict[str, Any]]:

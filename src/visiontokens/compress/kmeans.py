@@ -11,11 +11,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from visiontokens.compress.base import Compressor, Decoder, Geometry, MethodParams, Seq, register
+from visiontokens.compress.base import Compressor, Decoder, Geometry, PositionParams, Seq, register
+from visiontokens.compress.images import slots
 from visiontokens.compress.schedule import Depth, DepthField, cuts_and_strides
 
 
-class KMeansParams(MethodParams):
+class KMeansParams(PositionParams):
     """Cluster the input of `layer` into N/`stride` groups with `iterations` Lloyd steps from evenly spaced seeds."""
 
     layer: DepthField = Depth(2)
@@ -36,32 +37,27 @@ class KMeans(Compressor[KMeansParams]):
 
     def before_layer(self, index: int, seq: Seq, lm: Decoder) -> Seq:
         """Merge once, before layer K."""
-        if index != self.params.layer.at(self.geometry.llm_layers) or self.params.stride == 1:
+        cut = self.params.layer.at(self.geometry.llm_layers)
+        if index != cut or self.params.stride == 1 or not bool(seq.vis.any()):
             return seq
-        h, pos, drop = seq.h.clone(), seq.pos.clone(), torch.zeros_like(seq.vis)
-        for row in range(seq.pos.shape[0]):
-            for image in seq.image[row].unique().tolist():
-                if image >= 0:
-                    self._merge(seq, row, seq.image[row] == image, (h, pos, drop))
-        return replace(seq, h=h, pos=pos).keep(~drop)
-
-    def _merge(self, seq: Seq, row: int, member: Tensor, out: tuple[Tensor, Tensor, Tensor]) -> None:
-        """Write the cluster means of one image to the places of each cluster's last member; flag the others."""
-        h, pos, drop = out
-        where = member.nonzero()[:, 0]
-        tokens = seq.h[row, where]
-        k = len(where) // self.params.stride
-        label = assign(tokens.detach().float(), k, self.params.iterations)
-        size = torch.bincount(label, minlength=k).clamp_min(1)
-        mean = torch.zeros(k, tokens.shape[-1], dtype=tokens.dtype, device=tokens.device)
-        mean = mean.index_add(0, label, tokens) / size[:, None].to(tokens.dtype)
-        middle = torch.zeros(k, dtype=pos.dtype, device=pos.device).index_add(0, label, seq.pos[row, where]) // size
-        last = torch.full((k,), -1, device=where.device).scatter_reduce(0, label, where, "amax")
+        where, ok = slots(seq.image)  # [I, M]
+        tokens = seq.h.flatten(0, 1)[where]
+        count = ok.sum(1) // self.params.stride
+        label = assign(tokens.detach().float(), ok, count, self.params.iterations)  # [I, M], [I] clusters of each image
+        images, most = len(where), int(count.max())
+        cluster = label + torch.arange(images, device=label.device)[:, None] * (most + 1)
+        cluster, real, at = cluster[ok], images * (most + 1), where[ok]
+        size = torch.bincount(cluster, minlength=real)
+        mean = torch.zeros(real, tokens.shape[-1], dtype=tokens.dtype, device=tokens.device)
+        mean = mean.index_add(0, cluster, tokens[ok]) / size.clamp_min(1)[:, None].to(tokens.dtype)
+        pos = seq.pos.flatten()
+        middle = torch.zeros(real, dtype=pos.dtype, device=pos.device).index_add(0, cluster, pos[at])
+        last = torch.full((real,), -1, device=at.device).scatter_reduce(0, cluster, at, "amax")
         used = last >= 0
-        drop[row, where] = True
-        drop[row, last[used]] = False
-        h[row, last[used]] = mean[used]
-        pos[row, last[used]] = middle[used]
+        h = seq.h.flatten(0, 1).index_copy(0, last[used], mean[used]).view_as(seq.h)
+        pos = pos.index_copy(0, last[used], middle[used] // size[used]).view_as(seq.pos)
+        keep = (~seq.vis).flatten().index_fill(0, last[used], True).view_as(seq.vis)
+        return replace(seq, h=h, pos=pos).keep(keep, renumber=self.params.renumber)
 
     def n_after(self, n_vision: int) -> int:
         """Centroids of one image."""
@@ -84,18 +80,44 @@ class KMeans(Compressor[KMeansParams]):
 
 
 @torch.no_grad()
-def assign(x: Tensor, k: int, iterations: int) -> Tensor:
-    """Return the cluster 0..k-1 of every row of `x` `[N, D]`; deterministic. Empty clusters take the farthest rows."""
-    n = len(x)
-    centre = x[torch.linspace(0, n - 1, k, device=x.device).round().long()].clone()
+def assign(x: Tensor, ok: Tensor, count: Tensor, iterations: int) -> Tensor:
+    """Cluster the tokens of every image; deterministic. Empty clusters take the farthest tokens.
+
+    Args:
+        x: tokens `[I, M, D]`.
+        ok: which of them are real, bool `[I, M]`.
+        count: clusters of every image, `[I]`.
+        iterations: Lloyd steps.
+
+    Returns:
+        The cluster 0 ... count - 1 of every token, `[I, M]`; max(count) for padding.
+    """
+    most = int(count.max())
+    steps = torch.arange(most, device=x.device)
+    there = steps < count[:, None]  # [I, K]
+    centre = x.gather(1, _spread(ok.sum(1), count, steps)[..., None].expand(-1, -1, x.shape[-1]))
     for _ in range(iterations):
-        distance = torch.cdist(x, centre)
-        nearest, label = distance.min(1)
-        size = torch.bincount(label, minlength=k)
-        empty = (size == 0).nonzero()[:, 0]
-        if len(empty):
-            label = label.clone()
-            label[nearest.topk(len(empty)).indices] = empty
-            size = torch.bincount(label, minlength=k)
-        centre = torch.zeros_like(centre).index_add_(0, label, x) / size.clamp_min(1)[:, None]
+        distance = torch.cdist(x, centre).masked_fill(~there[:, None], torch.inf)
+        nearest, label = distance.min(2)
+        label = label.masked_fill(~ok, most)
+        ones = torch.ones_like(label)
+        size = torch.zeros(len(x), most + 1, dtype=torch.long, device=x.device).scatter_add(1, label, ones)[:, :most]
+        empty = (size == 0) & there
+        farthest = nearest.masked_fill(~ok, -1.0).topk(most, 1).indices
+        free = (~empty).to(torch.uint8).argsort(dim=1, stable=True)  # the empty ones first
+        given = torch.where(steps < empty.sum(1, keepdim=True), free, label.gather(1, farthest))
+        label = label.scatter(1, farthest, given)
+        member = torch.zeros(len(x), most + 1, x.shape[-1], dtype=x.dtype, device=x.device)
+        member = member.scatter_add(1, label[..., None].expand_as(x), x)[:, :most]
+        size = torch.zeros(len(x), most + 1, dtype=torch.long, device=x.device).scatter_add(1, label, ones)[:, :most]
+        centre = member / size.clamp_min(1)[..., None]
     return label
+
+
+def _spread(tokens: Tensor, count: Tensor, steps: Tensor) -> Tensor:
+    """Return `count` `[I]` evenly spaced places among each image's `tokens` `[I]`, `[I, K]`, symmetrically rounded."""
+    end = (tokens - 1)[:, None].float()
+    step = end / (count - 1).clamp_min(1)[:, None]
+    last = (count - 1)[:, None]
+    low, high = step * steps, end - step * (last - steps)
+    return torch.where(steps < count[:, None] // 2, low, torch.where(last > 0, high, 0.0)).clamp_max(end).round().long()

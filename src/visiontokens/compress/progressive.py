@@ -7,11 +7,11 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from visiontokens.compress.base import Compressor, Decoder, Geometry, MethodParams, Seq, register
+from visiontokens.compress.base import Compressor, Decoder, Geometry, PositionParams, Seq, register
 from visiontokens.compress.schedule import Depth, DepthField
 
 
-class ProgressiveParams(MethodParams):
+class ProgressiveParams(PositionParams):
     """Before each of `layers`, average every `factor` neighbouring vision tokens that are still alive."""
 
     layers: tuple[DepthField, ...] = (Depth(4), Depth(12), Depth(24))
@@ -56,7 +56,7 @@ class Progressive(Compressor[ProgressiveParams]):
         if old == new:
             return seq
         # A pooled token carries the rank of its last patch: the first of every new run lies in the run's first part.
-        return seq.merge((seq.image < 0) | (seq.rank % new < old))
+        return seq.merge((seq.image < 0) | (seq.rank % new < old), renumber=self.params.renumber)
 
     def tokens_per_layer(self, n_vision: int, n_layers: int) -> list[float]:
         """N divided by the stride that each layer has reached."""

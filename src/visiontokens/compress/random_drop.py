@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from visiontokens.compress.base import Compressor, Decoder, Geometry, MethodParams, Seq, register
+from visiontokens.compress.base import Compressor, Decoder, Geometry, PositionParams, Seq, register
 from visiontokens.compress.schedule import Depth, DepthField, cuts_and_strides
 
 
-class RandomParams(MethodParams):
+class RandomParams(PositionParams):
     """Drop all but one in `stride` vision tokens before `layer`; `seed` fixes the draw at test time."""
 
     layer: DepthField = Depth(2)
@@ -23,7 +23,7 @@ class RandomParams(MethodParams):
 
 @register("random")
 class RandomDrop(Compressor[RandomParams]):
-    """Keeps N/S random vision tokens of every image from layer K on; survivors keep order and positions.
+    """Keeps N/S random vision tokens of every image from layer K on; survivors keep their order.
 
     In training every forward draws afresh. At test time one draw serves all images, so that an answer does not
     depend on which other questions are in the batch.
@@ -49,7 +49,7 @@ class RandomDrop(Compressor[RandomParams]):
         chosen = chosen.scatter(1, scores.topk(keep).indices, True).to(seq.pos.device)
         rank = seq.rank % n  # the frames of a video share a draw
         kept = chosen.gather(1, rank) if seq.doc is None else chosen[seq.image.clamp_min(0), rank]
-        return seq.keep(~seq.vis | kept)
+        return seq.keep(~seq.vis | kept, renumber=self.params.renumber)
 
     @classmethod
     def settings(cls, geometry: Geometry) -> Iterator[dict[str, Any]]:

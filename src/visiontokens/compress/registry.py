@@ -7,7 +7,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -23,6 +23,22 @@ class MethodParams(BaseModel):
     """Base of every method's parameters: frozen, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PositionParams(MethodParams):
+    """Base of the parameters of methods that drop or merge tokens inside the language model.
+
+    `positions` says what becomes of the rotary positions of those that are left: `keep` leaves them where they were
+    (FastV, LLaVolta), `renumber` closes the gaps after every drop, and decoding goes on with each layer's own
+    positions (PyramidDrop).
+    """
+
+    positions: Literal["keep", "renumber"] = "keep"
+
+    @property
+    def renumber(self) -> bool:
+        """Whether gaps are closed."""
+        return self.positions == "renumber"
 
 
 class MethodError(ValueError):
@@ -90,14 +106,41 @@ def parse_params(name: str, params: dict[str, Any]) -> MethodParams:
         raise MethodError(f"method {name!r}: {'; '.join(lines)}") from err
 
 
+class SearchGoal(BaseModel):
+    """What a search of a method's parameters is after; one of the three.
+
+    Attributes:
+        epsilon: G-Search: as few tokens as possible at a relative loss of likelihood of at most this.
+        tokens: P-Sigmoid: the highest likelihood at this many vision tokens, averaged over layers.
+        flops: P-Sigmoid: the highest likelihood at this share of the uncompressed prefill's FLOPs.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epsilon: float | None = Field(default=None, ge=0, lt=1)
+    tokens: float | None = Field(default=None, gt=0)
+    flops: float | None = Field(default=None, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        given = [key for key, value in self if value is not None]
+        if len(given) != 1:
+            raise ValueError(f"search: expected one of epsilon, tokens, flops; found {', '.join(given) or 'none'}")
+        return self
+
+
 class MethodSpec(BaseModel):
-    """A method by name with its parameters: what a file in `config/methods/` holds."""
+    """A method by name with its parameters: what a file in `config/methods/` holds.
+
+    With `search` the parameters are completed by a search (`visiontokens search`) before the method can run.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = "none"
     params: dict[str, Any] = Field(default_factory=dict)
     note: str = ""
+    search: SearchGoal | None = None
 
     @model_validator(mode="after")
     def _known(self) -> Self:

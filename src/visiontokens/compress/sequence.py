@@ -20,6 +20,8 @@ class Seq:
     for padding (`None`: nothing is padded). `seg` holds isolated turns (0 shared prefix, t>=1 turn t, -1 padding;
     `None`: plain causal attention). `doc` numbers the samples packed into a row (-1 padding; `None`: one sample a row);
     a token sees its own sample only. `mask` overrides the attention mask: bool `[B, 1, S, S]`, True = may attend.
+    `shift` counts, per row, the positions that renumbering has closed up (`None`: none): what comes behind the
+    sequence later stands so many positions lower than in the uncompressed one.
     """
 
     h: Tensor  # [B, S, D]
@@ -31,6 +33,7 @@ class Seq:
     seg: Tensor | None = None  # [B, S]
     mask: Tensor | None = None  # [B, 1, S, S]
     doc: Tensor | None = None  # [B, S]
+    shift: Tensor | None = None  # [B]
     memo: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -48,6 +51,24 @@ class Seq:
         steps = torch.arange(self.pos.shape[1], device=self.pos.device)
         return torch.where(self.valid, steps, -1).amax(1)
 
+    def asking(self) -> tuple[Tensor, Tensor]:
+        """Return the last real token of each row, `[B]`, and the keys that it may see, bool `[B, S]`.
+
+        Raises:
+            ValueError: samples are packed, so that a row has no one last token.
+        """
+        if self.doc is not None:
+            raise ValueError(
+                "packed rows have no one last token to watch: a method that asks declares packable = False"
+            )
+        rows = self.last()
+        steps = torch.arange(self.pos.shape[1], device=rows.device)
+        allowed = self.valid & (steps <= rows[:, None])
+        if self.seg is not None:
+            own = self.seg.gather(1, rows[:, None])
+            allowed &= (self.seg == 0) | (self.seg == own)
+        return rows, allowed
+
     def select(self, index: Tensor, ok: Tensor | None = None) -> Seq:
         """Return the tokens at `index` `[B, S2]`; slots where `ok` `[B, S2]` is False become padding."""
         old = self.valid.gather(1, index) if self.ok is not None else None
@@ -55,15 +76,21 @@ class Seq:
         h = self.h.gather(1, index[..., None].expand(-1, -1, self.h.shape[-1]))
         return self._rebuilt(h, self.pos.gather(1, index), index, both)
 
-    def keep(self, mask: Tensor) -> Seq:
-        """Return only the tokens flagged in `mask` `[B, S]`, in order; shorter rows are padded on the right."""
-        return self.select(*compact(mask & self.valid))
+    def keep(self, mask: Tensor, *, renumber: bool = False) -> Seq:
+        """Return only the tokens flagged in `mask` `[B, S]`, in order; shorter rows are padded on the right.
 
-    def merge(self, start: Tensor) -> Seq:
+        With `renumber` the gaps are closed: survivors and the text behind them move down to consecutive positions.
+        """
+        index, ok = compact(mask & self.valid)
+        kept = self.select(index, ok)
+        return self._renumbered(kept, index) if renumber else kept
+
+    def merge(self, start: Tensor, *, renumber: bool = False) -> Seq:
         """Average runs of neighbouring tokens: `start` `[B, S]` flags the first token of every run.
 
         A run's position is the floor of the mean position (exact integers) and its `src` is that of its last token,
         so the slot just before the text that follows stays occupied. Padding is dropped and re-made on the right.
+        With `renumber` positions are consecutive afterwards, as in `keep`.
         """
         valid = self.valid
         start = start & valid
@@ -77,7 +104,15 @@ class Seq:
         last = torch.zeros_like(size).scatter_reduce_(1, group, steps * ones, "amax")
         h = self._averaged(group, valid, size, width)
         ok = torch.arange(width, device=size.device) < count[:, None]
-        return self._rebuilt(h, total // size.clamp_min(1), last, None if bool(ok.all()) else ok)
+        merged = self._rebuilt(h, total // size.clamp_min(1), last, None if bool(ok.all()) else ok)
+        return self._renumbered(merged, last) if renumber else merged
+
+    def _renumbered(self, new: Seq, index: Tensor) -> Seq:
+        """Return `new`, whose tokens stood at `index` `[B, S2]` here, with the gaps between its positions closed."""
+        offset = (self.pos - positions(self.valid, self.seg, self.doc)).gather(1, index)
+        removed = self.valid.sum(1) - new.valid.sum(1)
+        pos = (positions(new.valid, new.seg, new.doc) + offset).masked_fill(~new.valid, 0)
+        return replace(new, pos=pos, shift=removed if self.shift is None else self.shift + removed, memo={})
 
     def _averaged(self, group: Tensor, valid: Tensor, size: Tensor, width: int) -> Tensor:
         source = self.h if self.ok is None else self.h * valid[..., None]
@@ -108,6 +143,31 @@ class Seq:
             doc=doc,
             memo={},
         )
+
+
+def positions(ok: Tensor, segments: Tensor | None = None, documents: Tensor | None = None) -> Tensor:
+    """Return rotary positions `[B, S]`: real tokens of a sample count from 0; every isolated turn restarts after the
+    sample's prefix. Without `documents` a row is one sample.
+    """
+    pos = (ok.long().cumsum(1) - 1).clamp_min(0)
+    if documents is not None:
+        pos = pos - _first(pos, documents.clamp_min(0), ok).gather(1, documents.clamp_min(0))
+        pos = pos.clamp_min(0)  # padding
+    if segments is None:
+        return pos
+    doc = torch.zeros_like(pos) if documents is None else documents.clamp_min(0)
+    turn = segments.clamp_min(0)
+    place = doc * (int(turn.max()) + 1) + turn
+    first = _first(pos, place, ok)
+    prefix = torch.zeros(len(pos), int(doc.max()) + 1, dtype=pos.dtype, device=pos.device)
+    prefix = prefix.scatter_add(1, doc, ((segments == 0) & ok).to(pos.dtype))
+    return torch.where(segments > 0, pos - first.gather(1, place) + prefix.gather(1, doc), pos)
+
+
+def _first(pos: Tensor, group: Tensor, ok: Tensor) -> Tensor:
+    """Return the lowest position in every group of real tokens, `[B, groups]`."""
+    far = torch.full((len(pos), int(group.max()) + 1), pos.shape[1], device=pos.device, dtype=pos.dtype)
+    return far.scatter_reduce(1, group, torch.where(ok, pos, pos.shape[1]), "amin")
 
 
 def _take_mask(mask: Tensor, index: Tensor) -> Tensor:

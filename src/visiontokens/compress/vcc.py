@@ -10,11 +10,20 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from visiontokens.compress.base import Compressor, Decoder, Geometry, MethodError, MethodParams, Seq, VisionIn, register
+from visiontokens.compress.base import (
+    Compressor,
+    Decoder,
+    Geometry,
+    MethodError,
+    PositionParams,
+    Seq,
+    VisionIn,
+    register,
+)
 from visiontokens.compress.schedule import Depth, DepthField, Stage, cuts_and_strides
 
 
-class VccParams(MethodParams):
+class VccParams(PositionParams):
     """Parameters of `vcc`.
 
     Attributes:
@@ -33,7 +42,7 @@ class VccParams(MethodParams):
 
 @register("vcc")
 class VisualContextCompressor(Compressor[VccParams]):
-    """Layers before K see all vision tokens, layers from K on see N / stride; text keeps its positions."""
+    """Layers before K see all vision tokens, layers from K on see N / stride; text keeps its positions by default."""
 
     Params = VccParams
     identity = MappingProxyType({"stride": 1})
@@ -68,7 +77,7 @@ class VisualContextCompressor(Compressor[VccParams]):
         """Pool the input of layer K within every image."""
         if index != self.layer or self.stride == 1:
             return seq
-        return seq.merge((seq.image < 0) | (seq.rank % self.stride == 0))
+        return seq.merge((seq.image < 0) | (seq.rank % self.stride == 0), renumber=self.params.renumber)
 
     def n_tokens(self, n_vision: int) -> int:
         """N, or N / stride when pooling before the language model."""

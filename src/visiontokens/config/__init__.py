@@ -15,6 +15,7 @@ from visiontokens.config.models import (
     PlanConfig,
     RedundancyConfig,
     ReportConfig,
+    SearchConfig,
     TowerPretrainConfig,
     TrainConfig,
     TrainStageConfig,
@@ -30,6 +31,7 @@ from visiontokens.config.tables import (
     load_experiments,
     load_pooling,
     read_experiments,
+    searched_rows,
     seeds_of,
     weights_root,
 )
@@ -52,6 +54,7 @@ __all__ = [
     "PoolingPoint",
     "RedundancyConfig",
     "ReportConfig",
+    "SearchConfig",
     "TowerPretrainConfig",
     "TrainConfig",
     "TrainStageConfig",
@@ -64,6 +67,7 @@ __all__ = [
     "load_pooling",
     "parse_config",
     "read_experiments",
+    "searched_rows",
     "seeds_of",
     "weights_root",
 ]

@@ -310,6 +310,17 @@ class RedundancyConfig(Section):
     """Images for the linear probes of the tower's layers."""
 
 
+class SearchConfig(Section):
+    """Searching a method's parameters (G-Search, P-Sigmoid) on questions of the instruction data, never of a test."""
+
+    questions: Size = 500
+    """Calibration questions, one an image."""
+    grid: Size = 16
+    """G-Search: steps of a layer's share of tokens."""
+    trials: Size = 30
+    """P-Sigmoid: schedules that the Bayesian optimisation tries."""
+
+
 class EfficiencyConfig(Section):
     """Measured prefill latency and peak memory."""
 
@@ -404,6 +415,8 @@ class Config(Section):
     """Prediction and scoring."""
     redundancy: RedundancyConfig = RedundancyConfig()
     """Redundancy analysis."""
+    search: SearchConfig = SearchConfig()
+    """Searched parameters of methods."""
     efficiency: EfficiencyConfig = EfficiencyConfig()
     """Latency and memory."""
     report: ReportConfig = ReportConfig()

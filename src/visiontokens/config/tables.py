@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from visiontokens.config.load import ConfigError, suggest
@@ -190,6 +191,16 @@ def seeds_of(config: Config, rows: Mapping[str, Experiment], name: str) -> range
     """Return the seeds with which `name` runs: as many as the scale allows and its weights have."""
     root = rows[weights_root(rows, name)]
     return range(min(config.experiments.seeds, rows[name].seeds, root.seeds))
+
+
+def searched_rows(config: Config, rows: Mapping[str, Experiment]) -> list[str]:
+    """Return the experiments whose method at test time is completed by a search (key `search` of its file)."""
+    folder = config.experiments.table.parent / "methods"
+    asking = {
+        row.method: "search" in yaml.safe_load((folder / f"{row.method}.yaml").read_text(encoding="utf-8"))
+        for row in rows.values()
+    }
+    return [name for name, row in rows.items() if asking[row.method]]
 
 
 def load_benchmarks(config: Config, path: Path = Path("config/benchmarks.tsv")) -> dict[str, BenchmarkRow]:

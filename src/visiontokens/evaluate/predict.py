@@ -20,6 +20,7 @@ from visiontokens.data.progress import Progress
 from visiontokens.data.videos import TEST_SET, frame_keys
 from visiontokens.evaluate.greedy import Greedy, Levels, Prompt, encode_question
 from visiontokens.evaluate.images import LevelSource, level_source
+from visiontokens.evaluate.methods import tested_method
 from visiontokens.evaluate.predictions import VISION_TOKENS, PredictionWriter, answer_record, mean_vision_tokens
 from visiontokens.models.build import load_model, weights_hash
 from visiontokens.models.kernels import choose_kernel, use_kernel
@@ -177,13 +178,13 @@ def experiment_model(config: Config, experiment: str, seed: int, model_dir: Path
     """Return an experiment's model in eval mode with its test-time method, after fixing threads and draws.
 
     Raises:
-        FileNotFoundError: the weights are missing.
+        FileNotFoundError: the weights, or the result of a search that the method needs, are missing.
         ValueError: the experiment does not run under `config`, or weights and method differ.
     """
     rows = load_experiments(config)
     if experiment not in rows:
         raise ValueError(f"{config.experiments.table}: no experiment {experiment!r} here; known: {', '.join(rows)}")
-    method = MethodSpec.from_yaml(config.experiments.table.parent / "methods" / f"{rows[experiment].method}.yaml")
+    method = tested_method(config, experiment, rows[experiment].method)
     torch.set_num_threads(config.threads)
     torch.manual_seed(seed)
     return place_model(config, model_dir, method)

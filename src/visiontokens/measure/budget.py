@@ -7,12 +7,14 @@ image.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
 
 from visiontokens.compress.base import Compressor, Geometry, MethodSpec
+from visiontokens.compress.ratios import FIRST
 from visiontokens.compress.schedule import Schedule
 from visiontokens.config import Config, Experiment, load_experiments, load_pooling
 from visiontokens.data.registry import read_registry, records_of
@@ -66,6 +68,8 @@ class Budget:
         if rule == "predict":
             names = self.config.evaluate.benchmarks
             return self._answering(self.rows[experiment].method, names, self.config.evaluate.limit) + startup
+        if rule == "search":
+            return self._searching() + startup
         if rule == "probe":
             names, points = self.config.redundancy.benchmarks, len(load_pooling(self.config)) + 1
             return points * (self._answering("none", names, self.config.redundancy.limit) + startup)
@@ -106,6 +110,14 @@ class Budget:
         flops = decoder + cost.flops + tower_flops()
         seconds = flops / (plan.tflops * 1e12 * plan.mfu) + plan.answer_tokens * plan.decode_ms / 1000
         return sum(min(limit or self.count(name), self.count(name)) for name in benchmarks) * seconds / HOUR
+
+    def _searching(self) -> float:
+        """Return the GPU-hours of one search, at most: every schedule with all tokens, questions in batches."""
+        settings, plan = self.config.search, self.config.plan
+        greedy = (self.shape.layers - FIRST) * math.ceil(math.log2(settings.grid)) + 1
+        schedules = max(settings.trials, greedy)
+        flops = schedules * prefill_flops(self.shape, self._cost("none").tokens, plan.question_text) + tower_flops()
+        return settings.questions * flops / (plan.tflops * 1e12 * plan.mfu * HOUR)
 
 
 def tower_flops() -> float:

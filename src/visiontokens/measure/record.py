@@ -15,6 +15,7 @@ from transformers.initialization import no_init_weights
 from visiontokens.compress.base import MethodSpec
 from visiontokens.config import Config, load_experiments
 from visiontokens.data.precision import use_bf16
+from visiontokens.evaluate.methods import tested_method
 from visiontokens.measure.flops import LlamaShape, decode_flops, kv_bytes, prefill_flops
 from visiontokens.measure.geometry import fill
 from visiontokens.measure.latency import measure_latency
@@ -166,8 +167,7 @@ def measure_all(config: Config, out_dir: Path) -> None:
     rows = load_experiments(config)
     settings = config.efficiency
     for number, (name, row) in enumerate(rows.items(), 1):
-        method_file = config.experiments.table.parent / "methods" / f"{row.method}.yaml"
-        model = cost_model(config, MethodSpec.from_yaml(method_file))
+        model = cost_model(config, tested_method(config, name, row.method))
         dtype = torch.bfloat16 if use_bf16(config.evaluate.precision, str(model.device)) else torch.float32
         record = measure_experiment(
             model, text_tokens=settings.text_tokens, repeats=settings.repeats, warmup=settings.warmup, dtype=dtype,

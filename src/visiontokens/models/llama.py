@@ -91,6 +91,7 @@ class HookedLlamaModel(LlamaModel):
             if cache is not None:
                 cache.key_ok.append(seq.ok)
                 cache.vision.append(memo["vis"])
+                cache.shifts.append(seq.shift)
             if queries is None:
                 out = self._whole(layer, seq, cache, **kwargs)
             else:
@@ -127,7 +128,7 @@ class HookedLlamaModel(LlamaModel):
 
     def _extend(self, work: Extension, **kwargs: Any) -> Tensor:
         cache, h = work.cache, work.h
-        rope = self.rotary_emb(h, position_ids=work.pos)
+        places: dict[int, tuple[Tensor, Any]] = {}
         masks: dict[tuple[int, int], Any] = {}
         grown: dict[tuple[int, int], Tensor | None] = {}
         for index, (layer, length) in enumerate(zip(self.layers, cache.lengths(), strict=True)):
@@ -136,10 +137,15 @@ class HookedLlamaModel(LlamaModel):
             if key not in masks:
                 masks[key] = extension_mask(old, length, work.ok, h, self.config._attn_implementation)
                 grown[key] = _grown(old, length, work.ok, h)
+            shift = cache.shifts[index]
+            if id(shift) not in places:
+                pos = work.pos if shift is None else work.pos - shift[:, None]
+                places[id(shift)] = pos, self.rotary_emb(h, position_ids=pos)
+            pos, rope = places[id(shift)]
             h = layer(
                 h,
                 attention_mask=masks[key],
-                position_ids=work.pos,
+                position_ids=pos,
                 position_embeddings=rope,
                 past_key_values=cache,
                 use_cache=True,

@@ -12,6 +12,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast
 
 from visiontokens.compress.base import Compressor, Geometry, MethodSpec, Seq, VisionIn
+from visiontokens.compress.sequence import positions
 from visiontokens.models import splice
 from visiontokens.models.hooked import HookedLlavaModel, geometry_of
 from visiontokens.models.llama import Extension, Prefill
@@ -261,7 +262,7 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
         segments = None if segment_ids is None else layout.segments(segment_ids)
         documents = None if document_ids is None else layout.documents(document_ids)
         if position_ids is None:
-            position_ids = splice.positions(layout.valid, segments, documents)
+            position_ids = positions(layout.valid, segments, documents)
         elif position_ids.shape[1] != layout.slot.shape[1]:
             raise ValueError(
                 f"position_ids cover {position_ids.shape[1]} tokens, the spliced sequence has {layout.slot.shape[1]}"

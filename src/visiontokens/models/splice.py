@@ -67,31 +67,6 @@ class Layout:
             raise ValueError(f"{name} must have the shape of input_ids {self.shape}; found {tuple(value.shape)}")
 
 
-def positions(ok: Tensor, segments: Tensor | None = None, documents: Tensor | None = None) -> Tensor:
-    """Return rotary positions `[B, S]`: real tokens of a sample count from 0; every isolated turn restarts after the
-    sample's prefix. Without `documents` a row is one sample.
-    """
-    pos = (ok.long().cumsum(1) - 1).clamp_min(0)
-    if documents is not None:
-        pos = pos - _first(pos, documents.clamp_min(0), ok).gather(1, documents.clamp_min(0))
-        pos = pos.clamp_min(0)  # padding
-    if segments is None:
-        return pos
-    doc = torch.zeros_like(pos) if documents is None else documents.clamp_min(0)
-    turn = segments.clamp_min(0)
-    place = doc * (int(turn.max()) + 1) + turn
-    first = _first(pos, place, ok)
-    prefix = torch.zeros(len(pos), int(doc.max()) + 1, dtype=pos.dtype, device=pos.device)
-    prefix = prefix.scatter_add(1, doc, ((segments == 0) & ok).to(pos.dtype))
-    return torch.where(segments > 0, pos - first.gather(1, place) + prefix.gather(1, doc), pos)
-
-
-def _first(pos: Tensor, group: Tensor, ok: Tensor) -> Tensor:
-    """Return the lowest position in every group of real tokens, `[B, groups]`."""
-    far = torch.full((len(pos), int(group.max()) + 1), pos.shape[1], device=pos.device, dtype=pos.dtype)
-    return far.scatter_reduce(1, group, torch.where(ok, pos, pos.shape[1]), "amin")
-
-
 def plan(
     input_ids: Tensor, attention_mask: Tensor | None, image_token: int, counts: Sequence[int], patches: Sequence[int]
 ) -> Layout:

@@ -28,14 +28,16 @@ class VisionCache(DynamicCache):
     """A dynamic cache whose layers may hold different tokens.
 
     `key_ok[i]` `[B, K_i]` flags the real keys of layer i (`None`: all are); `next_pos` `[B]` is the rotary position
-    of the next token, which counts uncompressed tokens. `vision[i]` `[B, P_i]` flags which of the keys that the prompt
-    left in layer i are vision tokens; keys behind them are text.
+    of the next token, which counts uncompressed tokens; `shifts[i]` `[B]` is how many positions lower it stands in
+    layer i, where a method has renumbered (`None`: in its own place). `vision[i]` `[B, P_i]` flags which of the keys
+    that the prompt left in layer i are vision tokens; keys behind them are text.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.key_ok: list[Tensor | None] = []
         self.vision: list[Tensor] = []
+        self.shifts: list[Tensor | None] = []
         self.next_pos: Tensor | None = None
         self._kept: _Kept | None = None
 
@@ -50,6 +52,7 @@ class VisionCache(DynamicCache):
         twin.layers = [copy.copy(layer) for layer in self.layers]
         twin.key_ok = list(self.key_ok)
         twin.vision = list(self.vision)
+        twin.shifts = list(self.shifts)
         twin.next_pos = self.next_pos
         return twin
 
@@ -102,10 +105,12 @@ class VisionCache(DynamicCache):
 
     def _move_rows(self, index: Tensor) -> None:
         moved: dict[int, Tensor] = {}
-        for i, ok in enumerate(self.key_ok):
-            if ok is not None:
-                self.key_ok[i] = moved.setdefault(id(ok), ok[index])
-        self.vision = [moved.setdefault(id(vision), vision[index]) for vision in self.vision]
+        for held in (self.key_ok, self.shifts, self.vision):
+            for i, rows in enumerate(held):
+                if rows is not None:
+                    if id(rows) not in moved:
+                        moved[id(rows)] = rows[index]
+                    held[i] = moved[id(rows)]
         if self.next_pos is not None:
             self.next_pos = self.next_pos[index]
 
