@@ -2,8 +2,8 @@
 
 Seams: A inside the vision tower (`run_tower`), B before the language model (`tokens`, `compress`), C inside the
 language model during prefill (`begin`, `before_layer`, `run_layer`, `after_layer`, `end`), D training (`set_stage`,
-`variants`, `extra_loss`, `parameter_groups`), E accounting (`n_tokens`, `tokens_per_layer`, `extra_flops`). Every
-default is the identity.
+`variants`, `extra_loss`, `parameter_groups`), E accounting (`n_tokens`, `tokens_per_layer`, `kv_per_layer`,
+`extra_flops`). Every default is the identity.
 """
 
 from __future__ import annotations
@@ -111,6 +111,7 @@ class Compressor(nn.Module, Generic[P]):
         name: registered name.
         Params: pydantic model of the method's parameters.
         prefix_safe: hidden states and cache of system prompt + image do not depend on the text after them.
+        query_aware: which tokens or what they hold depends on the question; `None`: what `prefix_safe` says.
         identity: parameters that reproduce the uncompressed model, if there are any.
         stochastic: results depend on a random draw even in eval mode.
         packable: several samples may share a row in training (`Seq.doc`); false for methods that look at whole rows.
@@ -120,6 +121,7 @@ class Compressor(nn.Module, Generic[P]):
     name: ClassVar[str] = "none"
     Params: ClassVar[type[MethodParams]] = MethodParams
     prefix_safe: ClassVar[bool] = True
+    query_aware: ClassVar[bool | None] = None
     identity: ClassVar[Mapping[str, Any] | None] = None
     stochastic: ClassVar[bool] = False
     packable: ClassVar[bool] = True
@@ -240,6 +242,13 @@ class Compressor(nn.Module, Generic[P]):
             if hasattr(part, "reset_parameters"):
                 part.reset_parameters()
 
+    # -- what a reader is told -----------------------------------------------------------------------------------
+
+    @classmethod
+    def looks_at_question(cls) -> bool:
+        """Whether the method chooses or mixes tokens by the question."""
+        return not cls.prefix_safe if cls.query_aware is None else cls.query_aware
+
     # -- E: accounting -------------------------------------------------------------------------------------------
 
     @classmethod
@@ -262,6 +271,10 @@ class Compressor(nn.Module, Generic[P]):
                 f"method {self.name!r} has data-dependent counts and must state the expected ones"
             )
         return [float(count)] * n_layers
+
+    def kv_per_layer(self, n_vision: int, n_layers: int) -> list[float]:
+        """Vision rows left in each layer's cache after prefill; by default those that were alive."""
+        return self.tokens_per_layer(n_vision, n_layers)
 
     def projector_flops(self, tokens: int) -> float:
         """FLOPs (two per multiply-add) of the projector's two linears on `tokens` tokens."""

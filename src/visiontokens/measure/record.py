@@ -32,12 +32,16 @@ def cost_record(model: LlavaWithCompressor, *, text_tokens: int, bytes_per_value
 
     FLOPs are two per multiply-accumulate; `prefill_flops` = decoder with dense attention + output head for the last
     position + `extra_flops` (projector and compressor). The vision tower is the same for all methods and left out.
+    `decode_flops` is one generated token, and `kv_bytes` the cache, of what `kv_per_layer` leaves after the prefill;
+    `kv_bytes_image` is the image's share of it.
     """
     compressor, shape = model.compressor, _shape(model)
     n_vision = compressor.geometry.n_vision
     per_layer = [float(n) for n in compressor.tokens_per_layer(n_vision, shape.layers)]
     extra = float(compressor.extra_flops(n_vision, text_tokens))
-    cache = kv_bytes(shape, per_layer, text_tokens, bytes_per_value=bytes_per_value)
+    cached = [float(n) for n in compressor.kv_per_layer(n_vision, shape.layers)]
+    cache = kv_bytes(shape, cached, text_tokens, bytes_per_value=bytes_per_value)
+    image_cache = kv_bytes(shape, cached, 0, bytes_per_value=bytes_per_value)
     return {
         "vision_tokens": n_vision,
         "layers": shape.layers,
@@ -49,8 +53,10 @@ def cost_record(model: LlavaWithCompressor, *, text_tokens: int, bytes_per_value
         "prefill_flops": prefill_flops(shape, per_layer, text_tokens) + extra,
         "prefill_flops_without_scores": prefill_flops(shape, per_layer, text_tokens, attention=False) + extra,
         "extra_flops": extra,
-        "decode_flops": decode_flops(shape, per_layer, text_tokens),
+        "decode_flops": decode_flops(shape, cached, text_tokens),
+        "kv_per_layer": cached,
         "kv_bytes": sum(cache),
+        "kv_bytes_image": sum(image_cache),
         "kv_bytes_per_layer": cache,
         "kv_bytes_per_value": bytes_per_value,
         "parameters": parameter_count(model),
