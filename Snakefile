@@ -3,6 +3,7 @@
 snakemake                                                the `mini` scale (profiles/default is found by itself)
 snakemake --configfile config/scales/smoke.yaml          another size
 snakemake train                                          one target
+snakemake leaderboard                                    the field's methods beside the main rows (not part of `all`)
 """
 
 from snakemake.utils import min_version
@@ -27,6 +28,7 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/efficiency.smk"
 include: "workflow/rules/notebooks.smk"
 include: "workflow/rules/paper.smk"
+include: "workflow/rules/leaderboard.smk"
 
 
 report: "workflow/report/workflow.rst"
@@ -42,6 +44,7 @@ localrules:
     notebooks,
     paper,
     backbones,
+    leaderboard,
 
 
 rule all:
@@ -52,8 +55,7 @@ rule all:
 
 
 onstart:
-    for path in SETTINGS_FILES:
-        write_resolved(SETTINGS, path)
+    write_settings()
 
 
 onsuccess:

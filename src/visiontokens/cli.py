@@ -167,6 +167,9 @@ def _add_reporting(parsers: argparse._SubParsersAction) -> None:
     readme = _verb(parsers, "readme", verbs.readme)
     readme.add_argument("--readme", type=Path, default=Path("README.md"))
     readme.add_argument("--figures", type=Path, default=Path("docs/figures"), help="folder for the figures it shows")
+    methods = _verb(parsers, "methods", verbs.methods, config=False)
+    methods.add_argument("--page", type=Path, default=Path("docs/methods.md"))
+    methods.add_argument("--figures", type=Path, default=Path("docs/figures/methods"), help="folder, one file a method")
 
 
 def _add_housekeeping(parsers: argparse._SubParsersAction) -> None:

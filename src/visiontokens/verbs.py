@@ -15,7 +15,8 @@ BENCH_METHODS = (
     "vcc-16-4", "progressive", "random-2-8", "kmeans-2-8", "fastv-2-8", "qformer-32", "prumerge-8", "prumerge-plus-8",
     "visionzip-64", "vistog-64",
 )  # fmt: skip
-"""Method files that `bench` times unless told otherwise: every method, at 144 and 64 tokens where it has them."""
+"""Method files that `bench` times unless told otherwise, at 144 and 64 tokens where a method has them; of a registered
+method that is not among them the first file that a row of the experiment table uses joins them."""
 STOPPED = 75
 """Exit code of a run that stopped on request with a checkpoint (`EX_TEMPFAIL`: try again)."""
 
@@ -182,11 +183,24 @@ def bench(args: argparse.Namespace) -> None:
     from visiontokens.report.bench import write_bench
 
     torch.set_num_threads(args.threads)
-    names = args.methods or BENCH_METHODS
+    names = args.methods or _benched()
     methods = [(name, MethodSpec.from_yaml(Path("config/methods") / f"{name}.yaml")) for name in names]
     records = run_bench(args.geometry, methods, repeats=args.repeats, attention=args.attention)
     print(write_bench(records, args.out))
     check_identical(records)
+
+
+def _benched() -> list[str]:
+    """Return the method files that are timed by default."""
+    from visiontokens.compress.base import MethodSpec
+    from visiontokens.config import read_experiments
+
+    rows = read_experiments(Path("config/experiments.tsv")).values()
+    names = dict.fromkeys([*BENCH_METHODS, *(row.method for row in rows)])
+    registered = {name: MethodSpec.from_yaml(Path("config/methods") / f"{name}.yaml").name for name in names}
+    known = {registered[name] for name in BENCH_METHODS}
+    first = {registered[name]: name for name in reversed(names) if registered[name] not in known}
+    return [*BENCH_METHODS, *(name for name in names if name in first.values())]
 
 
 def ask(args: argparse.Namespace) -> None:
@@ -235,6 +249,15 @@ def readme(args: argparse.Namespace) -> None:
     from visiontokens.report.readme import update_readme
 
     update_readme(load_config(args.config), args.readme, args.figures)
+
+
+def methods(args: argparse.Namespace) -> None:
+    """Write the table of all methods into its page, and a figure of where each acts."""
+    from visiontokens.report.figures.methods import save_schematics
+    from visiontokens.report.methods import all_facts, update_methods
+
+    save_schematics(all_facts(), args.figures)
+    print(update_methods(args.page))
 
 
 def notebook(args: argparse.Namespace) -> None:

@@ -56,7 +56,8 @@ def write_results(root: Path, *, only: list[str] | None = None, seeds: int = 1, 
                 _validation(root, name, seed, level, rng)
         _efficiency(root, name, tokens, int(number))
     _redundancy(root, rng)
-    (root / "config.yaml").write_text(f"scale: mini\ndata: {root / 'no-data'}\n")
+    chosen = f"{{sets: [main, full, field, video, 13b], seeds: {seeds}}}"
+    (root / "config.yaml").write_text(f"scale: mini\ndata: {root / 'no-data'}\nexperiments: {chosen}\n")
     return root
 
 
@@ -97,7 +98,8 @@ def _efficiency(root: Path, name: str, tokens: list[float], number: int) -> None
             "experiment": name, "vision_tokens": VISION, "layers": LAYERS, "tokens_per_layer": tokens,
             "tokens_total": sum(tokens), "tokens_mean": mean, "compression_ratio": compression_ratio(tokens, VISION),
             "prefill_flops": 2e8 + 5e6 * mean, "decode_flops": 5e6 + 1e3 * mean, "extra_flops": 3.8e7,
-            "kv_bytes": 4096 * mean, "prefill_ms": 6 + 0.055 * mean + number / 20, "prefill_q25_ms": 6.0,
+            "kv_bytes": 4096 * mean, "kv_bytes_image": 4000 * mean, "kv_tokens_per_layer": tokens,
+            "prefill_ms": 6 + 0.055 * mean + number / 20, "prefill_q25_ms": 6.0,
             "prefill_q75_ms": 60.0, "peak_bytes": int(3e6 + 2e4 * mean), "parameters": 1_700_000,
             "parameters_compressor": 0, "parameters_connector": 33024, "text_tokens": 40, "device": "test",
             "threads": 1, "dtype": "bfloat16",

@@ -7,11 +7,14 @@ import pytest
 import torch
 from tiny_llava import spec
 
+from visiontokens.compress.base import Compressor
 from visiontokens.measure import bench as module
 from visiontokens.measure.answers import AnswerLoad, Answers, check_identical
 from visiontokens.measure.bench import SIZES, Bench, BenchSize, Pair, in_turns, run_bench
 from visiontokens.measure.flops import LlamaShape, prefill_flops
 from visiontokens.measure.geometry import around, random_stock
+from visiontokens.measure.mixed import IMAGES, mixed_prompts, together
+from visiontokens.measure.outside import before_decoder, tower_steps
 from visiontokens.models.tiny import TowerDims
 from visiontokens.report.bench import COLUMNS, write_bench
 
@@ -76,6 +79,45 @@ def test_ideal_is_the_ratio_of_counted_flops(bench):
     assert bench.flops(quarter, 10, 1) == few
 
 
+def test_outside_stops_in_front_of_the_decoder_and_leaves_no_hook(bench, plain):
+    inputs = bench.inputs(plain, 1, TINY.text_tokens)
+    layers = plain.model.language_model.layers
+    calls = []
+    handle = layers[0].register_forward_hook(lambda *_: calls.append("layer"))
+    before_decoder(plain, inputs)()
+    assert not calls
+    plain.prefill(**inputs)
+    handle.remove()
+    assert calls == ["layer"]
+    with pytest.raises(ValueError, match="holds no image"):
+        before_decoder(plain, {"input_ids": inputs["input_ids"][:, :1]})()
+
+
+@pytest.mark.parametrize("name", ["none", "avgpool", "vcc", "kmeans"])
+def test_the_mixed_batch_answers_as_its_prompts_do_alone(bench, name):
+    model = around(bench.stock, spec(name))
+    rows = mixed_prompts(model, lambda images, text: bench.inputs(model, images, text), TINY.text_tokens)
+    assert [int((row["input_ids"] == model.config.image_token_id).sum()) for row in rows] == list(IMAGES)
+    batch = together(rows)
+    alone = torch.cat([model.prefill(**row).logits for row in rows])
+    torch.testing.assert_close(model.prefill(**batch).logits, alone, atol=2e-4, rtol=1e-3)
+
+
+def test_a_method_in_the_tower_is_timed_there(bench, monkeypatch):
+    model, pixels = around(bench.stock, spec("avgpool")), bench.answers.pixels[:1]
+    assert tower_steps(model, pixels) is None
+    passes = []
+
+    def slower(self, tower, given):
+        passes.append("own")
+        return Compressor.run_tower(self, tower, given)
+
+    monkeypatch.setattr(type(model.compressor), "run_tower", slower)
+    with_method, without = tower_steps(model, pixels)
+    assert with_method().keys() == without().keys()
+    assert passes == ["own"]
+
+
 def test_rounds_take_turns_and_are_paired():
     calls = []
     pair = in_turns(lambda: calls.append("o"), lambda: calls.append("s"), CPU, repeats=3, warmup=1)
@@ -91,6 +133,8 @@ def test_every_record_is_whole(bench, name):
     for what in ("prefill", "decode", "train"):
         assert record[f"{what}_ms"] > 0 and record[f"stock_{what}_ms"] > 0
         assert record[f"{what}_share"] == pytest.approx(record[f"{what}_speedup"] / record[f"{what}_ideal"])
+    assert record["outside_ms"] > 0 and record["outside_share"] == record["outside_ms"] / record["prefill_ms"]
+    assert record["tower_overhead_ms"] == 0 and record["mixed_ms"] > 0 and record["mixed_speedup"] > 0
     assert record["prefill_ideal"] == pytest.approx(1.0) if name == "none" else record["prefill_ideal"] > 1
     assert set(COLUMNS) <= record.keys()
     assert not [p for p in bench.stock.parameters() if p.requires_grad or p.grad is not None]

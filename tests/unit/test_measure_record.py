@@ -56,6 +56,21 @@ def test_declared_cache_is_the_cache(backbones, name):
     assert [size - dropped * token for size in declared["kv_bytes_per_layer"]] == stored
 
 
+def test_what_the_cache_drops_after_prefill_is_not_paid_for_in_decoding(backbones, monkeypatch):
+    """Cache bytes and decode FLOPs follow `kv_per_layer`, prefill FLOPs what was alive."""
+    model = model_of(backbones, "none")
+    before = cost_record(model, text_tokens=TEXT)
+    assert before["kv_tokens_per_layer"] == before["tokens_per_layer"]
+    image = [2 * 16 * 2 * 64.0] * 4
+    assert before["kv_bytes_image"] == sum(image)
+    assert before["kv_bytes"] - before["kv_bytes_image"] == 4 * 2 * 16 * 2 * TEXT
+    monkeypatch.setattr(type(model.compressor), "kv_per_layer", lambda self, n_vision, n_layers: [1.0] * n_layers)
+    after = cost_record(model, text_tokens=TEXT)
+    assert (after["prefill_flops"], after["tokens_mean"]) == (before["prefill_flops"], before["tokens_mean"])
+    assert after["kv_bytes_image"] == before["kv_bytes_image"] / 64
+    assert before["decode_flops"] - after["decode_flops"] == 4 * (4 * 63 * 16)
+
+
 def test_record_holds_computed_and_measured_cost(backbones):
     full = measure_experiment(model_of(backbones, "none"), text_tokens=TEXT, repeats=3, warmup=1)
     quarter = measure_experiment(model_of(backbones, "avgpool"), text_tokens=TEXT, repeats=3, warmup=1)

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -33,12 +33,13 @@ def copy_workflow(folder: Path) -> Path:
     return folder
 
 
-def runner(checkout: Path) -> Run:
-    """Return a function that runs snakemake in the checkout; a failure shows its output."""
+def runner(checkout: Path, more: Mapping[str, str] | None = None) -> Run:
+    """Return a function that runs snakemake in the checkout, with more variables; a failure shows its output."""
 
     def run(*arguments: str, fails: bool = False, tools: Path | None = None) -> subprocess.CompletedProcess[str]:
         folders = [str(tools)] if tools else []
         env = {**os.environ, "PATH": ":".join([*folders, str(Path(sys.executable).parent), os.environ["PATH"]])}
+        env |= more or {}
         call = [tool("snakemake"), *arguments]
         done = subprocess.run(call, cwd=checkout, env=env, capture_output=True, text=True, timeout=300, check=False)
         assert (done.returncode != 0) == fails, done.stdout + done.stderr

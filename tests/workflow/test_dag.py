@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from planning import ROOT, Run, job_counts, tool
 
+from visiontokens.config import load_config, load_experiments, seeds_of
+
 TARGETS = {
     "data": {"world", "features"},
     "redundancy": {"align", "tune", "probe"},
@@ -18,6 +20,7 @@ TARGETS = {
     "notebooks": {"notebook", "measure", "probe"},
     "paper": {"summary", "notebook"},
     "backbones": {"tower", "llm"},
+    "leaderboard": {"measure_leaderboard", "leaderboard_notebook", "predict"},
 }
 SNAPSHOT = Path(__file__).with_name("jobs.json")
 
@@ -49,6 +52,22 @@ def test_every_named_target_plans_its_rules(snakemake: Run, target: str) -> None
     found = set(job_counts(snakemake("-n", "--configfile", "config/scales/smoke.yaml", "--", target)))
     assert TARGETS[target] <= found
     assert "tower" not in found or target == "backbones", "shipped backbones must not be rebuilt"
+
+
+def test_the_leaderboard_adds_the_field_and_seeds_and_leaves_the_rest_alone(snakemake: Run) -> None:
+    """The default run knows nothing of it; the target trains main and field rows with every seed."""
+    everything = snakemake("-n")
+    assert "leaderboard" not in everything.stdout + everything.stderr
+    done = snakemake("-n", "--", "leaderboard")
+    text, counts = done.stdout + done.stderr, job_counts(done)
+    config = load_config(ROOT / "config/config.yaml").for_leaderboard()
+    rows = load_experiments(config)
+    runs = {(name, seed) for name in rows for seed in seeds_of(config, rows, name)}
+    assert {row.set for row in rows.values()} == {"main", "field"} and max(seed for _, seed in runs) == 2
+    assert counts["predict"] == counts["score"] == len(runs)
+    assert counts["tune"] == len([name for name, _ in runs if rows[name].trained])
+    assert {"measure", "summary", "validate", "probe", "notebook"}.isdisjoint(counts)
+    assert "results/mini/models/avgpool/seed2/tune/model.safetensors" in text
 
 
 def test_without_arguments_the_mini_scale_is_planned_with_the_profile(snakemake: Run) -> None:

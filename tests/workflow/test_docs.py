@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import ROOT
+from planning import ROOT, copy_workflow, runner
 from snakemake.cli import get_argument_parser
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -31,6 +31,7 @@ from visiontokens.evaluate.score import MEAN_CORRECT, Scorer, score_benchmark
 from visiontokens.measure.record import cost_record, timed_prompt
 from visiontokens.models.build import load_model
 from visiontokens.provenance import read_json
+from visiontokens.report.methods import all_facts
 
 DOCS = sorted(
     path.relative_to(ROOT).as_posix()
@@ -38,6 +39,7 @@ DOCS = sorted(
     for path in ROOT.glob(pattern)
 )
 PACKAGE = ROOT / "src/visiontokens"
+METHODS = "src/visiontokens/compress"
 GENERATED = ("results/", "data/world", "data/official", "docs/api", ".venv", ".snakemake")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FILE_BLOCK = re.compile(r"`([\w./-]+)`[^`]*?:\n\n```\w+\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -204,6 +206,28 @@ def test_a_method_takes_one_file_one_yaml_one_row(
     asked = ["ask", "--model", world / "out", "--image", world / "data/images/0.png", "What color is the image?"]
     assert main([str(word) for word in asked]) == 0
     assert "8 of 16 vision tokens per layer" in capsys.readouterr().out
+
+
+def test_a_new_method_is_planned_in_all_targets(extended: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Its file, YAML and rows alone bring it into `make reproduce`, the leaderboard and the page of methods."""
+    checkout = copy_workflow(tmp_path_factory.mktemp("extended"))
+    shutil.copytree(extended / "config/methods", checkout / "config/methods", dirs_exist_ok=True)
+    rows = rows_for("config/experiments.tsv")
+    with (checkout / "config/experiments.tsv").open("a", encoding="utf-8") as table:
+        table.write("".join(f"{row}\n" for row in rows))
+    shutil.copytree(ROOT / "src", checkout / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(extended / METHODS, checkout / METHODS, dirs_exist_ok=True)
+    run = runner(checkout, {"PYTHONPATH": str(checkout / "src")})
+    wanted = {
+        "leaderboard": ["models/every-2/seed2/tune/model.safetensors", "leaderboard/efficiency/every-2-test.json"],
+        "paper": ["models/every-2/seed0/tune/model.safetensors", "scores/every-2-test/seed0/gqa.json"],
+    }
+    for target, files in wanted.items():
+        done = run("-n", "--", target)
+        assert [file for file in files if file not in done.stdout + done.stderr] == [], target
+    found = {fact.id: fact for fact in all_facts(checkout / "config")}
+    assert (found["every-2"].tokens, found["every-2"].weights) == ((288.0,) * 32, "trained, training-free")
+    assert found["every-2"].places == ("before the LLM",)
 
 
 def test_a_method_inside_the_language_model(extended: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,9 @@ ENVIRONMENT = "../../environment.yml"
 load_config(workflow.configfiles)  # an error names the file
 SETTINGS = parse_config(config, "--config")
 EXPERIMENTS = load_experiments(SETTINGS)
+LEADERBOARD = SETTINGS.for_leaderboard()
+LEADERBOARD_ROWS = load_experiments(LEADERBOARD)
+ROWS = {**EXPERIMENTS, **LEADERBOARD_ROWS}  # whatever a job may be asked for; rows of `all` first
 BENCHMARKS = list(load_benchmarks(SETTINGS))
 OFFICIAL = SETTINGS.world is None  # official files instead of a generated world
 RELEASED = SETTINGS.experiments.released
@@ -41,10 +44,21 @@ DATA = str(SETTINGS.data_dir)
 # The jobs read the resolved settings from a plain file that no job makes. Below a job that runs, Snakemake does not
 # compare parameters, not even across ancient(): made by a job, a changed setting would re-run that job and hide itself.
 # Data that scales share have a file of their own, or one scale would make again what another has made.
-SETTINGS_FILES = [folder / "config.yaml" for folder in (SETTINGS.results_dir, SETTINGS.data_dir)]
-for path in SETTINGS_FILES:
-    if not path.exists():
-        write_resolved(SETTINGS, path)
+SETTINGS_FILES = {
+    SETTINGS.results_dir / "config.yaml": SETTINGS,
+    SETTINGS.data_dir / "config.yaml": SETTINGS,
+    SETTINGS.leaderboard_dir / "config.yaml": LEADERBOARD,
+}
+
+
+def write_settings(only_missing=False):
+    """Write the resolved settings that the jobs read."""
+    for path, settings in SETTINGS_FILES.items():
+        if not (only_missing and path.exists()):
+            write_resolved(settings, path)
+
+
+write_settings(only_missing=True)
 
 
 # What stands for the weights of a backbone: the file, or the receipt of its download.
@@ -84,10 +98,20 @@ def code(*modules, methods=()):
 
 def runs(pattern, experiments=tuple(EXPERIMENTS), benchmarks=("",)):
     """Fill `{experiment}` and `{seed}`, and `{benchmark}` if asked, for every run of the given experiments."""
+    return filled(pattern, SETTINGS, experiments, benchmarks)
+
+
+def leaderboard_runs(pattern, benchmarks=("",)):
+    """Fill a path for every run of the leaderboard, as `runs` does."""
+    return filled(pattern, LEADERBOARD, LEADERBOARD_ROWS, benchmarks)
+
+
+def filled(pattern, settings, experiments, benchmarks):
+    """Return a path for every seed that the settings give to each of these experiments, and every benchmark."""
     return [
         pattern.format(experiment=name, seed=seed, benchmark=benchmark)
         for name in experiments
-        for seed in seeds_of(SETTINGS, EXPERIMENTS, name)
+        for seed in seeds_of(settings, ROWS, name)
         for benchmark in benchmarks
     ]
 
@@ -109,30 +133,31 @@ def method_file(name):
 
 def train_method_file(wildcards):
     """Return the description of the method a run trains with."""
-    return method_file(EXPERIMENTS[wildcards.experiment].train_method)
+    return method_file(ROWS[wildcards.experiment].train_method)
 
 
 def test_method_file(wildcards):
     """Return the description of the method a run is evaluated with."""
-    return method_file(EXPERIMENTS[wildcards.experiment].method)
+    return method_file(ROWS[wildcards.experiment].method)
 
 
 def schedule_file(wildcards):
     """Return the stage schedule of a run, if it has one."""
-    schedule = EXPERIMENTS[wildcards.experiment].schedule
+    schedule = ROWS[wildcards.experiment].schedule
     return [f"config/schedules/{schedule}.yaml"] if schedule else []
 
 
 def alignment(wildcards):
     """Return the aligned weights a tune run starts from: experiments with one training method share an alignment."""
-    method = EXPERIMENTS[wildcards.experiment].train_method
-    name = next(other for other in TRAINED if EXPERIMENTS[other].train_method == method)
+    method = ROWS[wildcards.experiment].train_method
+    rows = ((name, row) for name, row in ROWS.items() if row.trained and name not in RELEASED)
+    name = next(name for name, row in rows if row.train_method == method)
     return f"{RESULTS}/models/{name}/seed{wildcards.seed}/align/model.safetensors"
 
 
 def weights_of(name, seed):
     """Return what stands for an experiment's weights: its own, another experiment's, or released ones."""
-    root = weights_root(EXPERIMENTS, name)
+    root = weights_root(ROWS, name)
     if root in RELEASED:
         return f"{RELEASED[root]}/download.json"
     return f"{RESULTS}/models/{root}/seed{seed}/tune/model.safetensors"
@@ -186,12 +211,12 @@ def registered(name):
 
 def train_code(wildcards):
     """Return the hash of the training code with the run's method."""
-    return code("train.trainer", methods=[EXPERIMENTS[wildcards.experiment].train_method])
+    return code("train.trainer", methods=[ROWS[wildcards.experiment].train_method])
 
 
 def test_code(entry):
     """Return a function of the wildcards: the hash of an evaluation module's code with the row's method."""
-    return lambda wildcards: code(entry, methods=[EXPERIMENTS[wildcards.experiment].method])
+    return lambda wildcards: code(entry, methods=[ROWS[wildcards.experiment].method])
 
 
 def notebook_code(wildcards):
@@ -203,7 +228,7 @@ def longest_first(wildcards):
     """Return a priority: the redundancy analysis waits for the baseline, and training without compression is long."""
     if wildcards.experiment == SETTINGS.redundancy.model:
         return 80
-    return 70 if EXPERIMENTS[wildcards.experiment].train_method == "none" else 60
+    return 70 if ROWS[wildcards.experiment].train_method == "none" else 60
 
 
 def gpus(most):

@@ -1,16 +1,22 @@
-"""Result files as tidy data frames; whatever was not run is simply absent."""
+"""Result files as tidy data frames; whatever was not run is simply absent.
+
+Runs of several targets lie side by side. Settings beside the results say which of them count: by default those of
+`<results>/config.yaml`, which the workflow writes; without that file all do.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from visiontokens.analyze.reference import ResultError
+from visiontokens.config import load_config, load_experiments, seeds_of
 from visiontokens.provenance import read_json
 
 SCORE_COLUMNS = ["experiment", "seed", "benchmark", "metric", "value", "ci_low", "ci_high", "se", "n"]
@@ -22,18 +28,43 @@ REDUNDANCY_COLUMNS = {
 }
 
 
-def scores(results: Path) -> pd.DataFrame:
+def run_files(results: Path, pattern: str, settings: Path | None = None) -> Iterator[tuple[str, int, Path]]:
+    """Yield (experiment, seed, path) for the files of runs that count, sorted.
+
+    Args:
+        results: folder of one scale.
+        pattern: below it, with experiment and seed as its second and third part: `scores/*/seed*/gqa.json`.
+        settings: whose rows and seeds count; default `<results>/config.yaml`.
+    """
+    settings = settings or results / "config.yaml"
+    chosen = _runs(settings, settings.stat().st_mtime_ns) if settings.is_file() else None
+    for path in sorted(results.glob(pattern)):
+        _, experiment, number, *_ = path.relative_to(results).parts
+        seed = int(number.removeprefix("seed"))
+        if chosen is None or (experiment, seed) in chosen:
+            yield experiment, seed, path
+
+
+@lru_cache(maxsize=4)
+def _runs(settings: Path, changed: int) -> frozenset[tuple[str, int]]:
+    """Return the runs that settings ask for; `changed` is the file's time, so that a new one is read again."""
+    config = load_config(settings)
+    rows = load_experiments(config)
+    return frozenset((name, seed) for name in rows for seed in seeds_of(config, rows, name))
+
+
+def scores(results: Path, settings: Path | None = None) -> pd.DataFrame:
     """Return one line per experiment, seed and benchmark from `scores/<experiment>/seed<k>/<benchmark>.json`.
 
     Raises:
         ResultError: a file lacks a field or names another benchmark than its path.
     """
     rows = []
-    for path in sorted(results.glob("scores/*/seed*/*.json")):
+    for experiment, seed, path in run_files(results, "scores/*/seed*/*.json", settings):
         found = read_json(path)
         row = {
-            "experiment": path.parents[1].name,
-            "seed": int(path.parent.name.removeprefix("seed")),
+            "experiment": experiment,
+            "seed": seed,
             "benchmark": path.stem,
             **{key: _field(found, key, path) for key in ("metric", "value", "n")},
             **{key: found.get(key) for key in ("ci_low", "ci_high", "se")},
@@ -47,9 +78,9 @@ def scores(results: Path) -> pd.DataFrame:
 def parts(results: Path) -> pd.DataFrame:
     """Return the benchmarks' numeric sub-scores: columns experiment, seed, benchmark, part, value."""
     rows = []
-    for path in sorted(results.glob("scores/*/seed*/*.json")):
+    for experiment, seed, path in run_files(results, "scores/*/seed*/*.json"):
         for part, value in flatten(read_json(path).get("parts", {})):
-            rows.append((path.parents[1].name, int(path.parent.name.removeprefix("seed")), path.stem, part, value))
+            rows.append((experiment, seed, path.stem, part, value))
     return pd.DataFrame(rows, columns=["experiment", "seed", "benchmark", "part", "value"])
 
 
@@ -83,22 +114,20 @@ def training_logs(results: Path) -> pd.DataFrame:
         ResultError: a line is not a JSON object.
     """
     frames = []
-    for path in sorted(results.glob("models/*/seed*/*/log.jsonl")):
+    for experiment, seed, path in run_files(results, "models/*/seed*/*/log.jsonl"):
         rows = _read_jsonl(path)
-        seed = int(path.parents[1].name.removeprefix("seed"))
-        frames.append(pd.DataFrame(rows).assign(experiment=path.parents[2].name, seed=seed, stage=path.parent.name))
+        frames.append(pd.DataFrame(rows).assign(experiment=experiment, seed=seed, stage=path.parent.name))
     if not frames:
         return pd.DataFrame(columns=["experiment", "seed", "stage", "step", "loss"])
     return pd.concat(frames, ignore_index=True)
 
 
-def training_records(results: Path) -> pd.DataFrame:
+def training_records(results: Path, settings: Path | None = None) -> pd.DataFrame:
     """Return the scalar fields of every `models/<experiment>/seed<k>/<stage>/record.json`."""
     rows = []
-    for path in sorted(results.glob("models/*/seed*/*/record.json")):
+    for experiment, seed, path in run_files(results, "models/*/seed*/*/record.json", settings):
         found = {k: v for k, v in read_json(path).items() if not isinstance(v, dict | list)}
-        seed = int(path.parents[1].name.removeprefix("seed"))
-        rows.append({**found, "experiment": path.parents[2].name, "seed": seed, "stage": path.parent.name})
+        rows.append({**found, "experiment": experiment, "seed": seed, "stage": path.parent.name})
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["experiment", "seed", "stage"])
 
 

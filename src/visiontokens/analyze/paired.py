@@ -8,25 +8,34 @@ from typing import Any
 
 import pandas as pd
 
+from visiontokens.analyze.collect import run_files
 from visiontokens.analyze.stats import compare, holm
 from visiontokens.evaluate.score import SCORERS, Record, questions_path, read_score
 
-COLUMNS = ("experiment", "benchmark", "difference", "low", "high", "p_value", "adjusted", "test", "questions", "seeds")
+COLUMNS = (
+    "experiment", "benchmark", "difference", "low", "high", "se", "p_value", "adjusted", "test", "questions", "seeds",
+)  # fmt: skip
 
 
-def against(results: Path, baseline: str, experiments: Sequence[str], *, resamples: int = 1000) -> pd.DataFrame:
+def against(
+    results: Path, baseline: str, experiments: Sequence[str], *, resamples: int = 1000, settings: Path | None = None
+) -> pd.DataFrame:
     """Compare experiments with `baseline` on every benchmark that both were scored on; one line a pair.
 
     Seeds that both have are taken together: the answers of all seeds to one question belong to one cluster.
-    `difference` is experiment minus baseline in the metric's unit with its 95% interval; `p_value` is of the exact
-    McNemar test or the cluster permutation test (`test`), `adjusted` after Holm over the benchmarks of one experiment.
+    `difference` is experiment minus baseline in the metric's unit with its 95% interval and standard error; `p_value`
+    is of the exact McNemar test or the cluster permutation test (`test`), `adjusted` after Holm over the benchmarks of
+    one experiment. `settings`: whose runs count, as in `collect.run_files`.
 
     Raises:
         ValueError: the two hold different questions.
     """
-    theirs = {benchmark: _by_seed(results, baseline, benchmark) for benchmark in SCORERS}
+    theirs = {benchmark: _by_seed(results, baseline, benchmark, settings) for benchmark in SCORERS}
     lines = [
-        line for name in experiments if name != baseline for line in _adjusted(_lines(results, name, theirs, resamples))
+        line
+        for name in experiments
+        if name != baseline
+        for line in _adjusted(_lines(results, name, theirs, resamples, settings))
     ]
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
@@ -39,10 +48,10 @@ def _adjusted(lines: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _lines(
-    results: Path, name: str, theirs: dict[str, dict[int, list[Record]]], resamples: int
+    results: Path, name: str, theirs: dict[str, dict[int, list[Record]]], resamples: int, settings: Path | None
 ) -> Iterator[dict[str, Any]]:
     for benchmark, scorer in SCORERS.items():
-        ours = _by_seed(results, name, benchmark)
+        ours = _by_seed(results, name, benchmark, settings)
         seeds = sorted(set(ours) & set(theirs[benchmark]))
         if not seeds:
             continue
@@ -54,6 +63,7 @@ def _lines(
             "difference": found.difference.value,
             "low": found.difference.low,
             "high": found.difference.high,
+            "se": found.difference.se,
             "p_value": found.p_value,
             "test": found.test,
             "questions": found.n // len(seeds),
@@ -61,13 +71,12 @@ def _lines(
         }
 
 
-def _by_seed(results: Path, experiment: str, benchmark: str) -> dict[int, list[Record]]:
+def _by_seed(results: Path, experiment: str, benchmark: str, settings: Path | None) -> dict[int, list[Record]]:
     """Return seed -> per-question records, ids made unique over seeds; scores that came without them are left out."""
     found = {}
-    for path in sorted((results / "scores" / experiment).glob(f"seed*/{benchmark}.json")):
+    for _, seed, path in run_files(results, f"scores/{experiment}/seed*/{benchmark}.json", settings):
         if not questions_path(path).exists():
             continue
-        seed = int(path.parent.name.removeprefix("seed"))
         _, records = read_score(path)
         found[seed] = [{**record, "question_id": f"{seed}/{record['question_id']}"} for record in records]
     return found

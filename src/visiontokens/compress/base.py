@@ -137,6 +137,7 @@ class Compressor(nn.Module, Generic[P]):
         name: registered name.
         Params: pydantic model of the method's parameters.
         prefix_safe: hidden states and cache of system prompt + image do not depend on the text after them.
+        query_aware: which tokens or what they hold depends on the question; `None`: what `prefix_safe` says.
         identity: parameters that reproduce the uncompressed model, if there are any.
         stochastic: results depend on a random draw even in eval mode.
         packable: several samples may share a row in training (`Seq.doc`); false for methods that look at whole rows,
@@ -147,6 +148,7 @@ class Compressor(nn.Module, Generic[P]):
     name: ClassVar[str] = "none"
     Params: ClassVar[type[MethodParams]] = MethodParams
     prefix_safe: ClassVar[bool] = True
+    query_aware: ClassVar[bool | None] = None
     identity: ClassVar[Mapping[str, Any] | None] = None
     stochastic: ClassVar[bool] = False
     packable: ClassVar[bool] = True
@@ -266,6 +268,13 @@ class Compressor(nn.Module, Generic[P]):
         for part in parts:
             if hasattr(part, "reset_parameters"):
                 part.reset_parameters()
+
+    # -- what a reader is told -----------------------------------------------------------------------------------
+
+    @classmethod
+    def looks_at_question(cls) -> bool:
+        """Whether the method chooses or mixes tokens by the question."""
+        return not cls.prefix_safe if cls.query_aware is None else cls.query_aware
 
     # -- E: accounting -------------------------------------------------------------------------------------------
 

@@ -268,6 +268,17 @@ class ExperimentsConfig(Section):
     """Trained rows whose weights are not trained here: experiment id -> folder with weights in transformers' layout."""
 
 
+class LeaderboardConfig(Section):
+    """The target `leaderboard`: the field's methods beside the main rows, in one table."""
+
+    sets: list[RowSet] = ["main", "field"]
+    """Rows of these sets are in it, with the settings of `experiments` otherwise (`only`, `released`)."""
+    seeds: Size = 3
+    """As `experiments.seeds`, for the leaderboard."""
+    tolerance: Fraction = 0.15
+    """A row is compared with the average-pooling row of the nearest budget if that differs by at most this share."""
+
+
 class EvaluateConfig(Section):
     """Prediction and scoring."""
 
@@ -411,6 +422,8 @@ class Config(Section):
     """The two training stages."""
     experiments: ExperimentsConfig = ExperimentsConfig()
     """What is trained and evaluated."""
+    leaderboard: LeaderboardConfig = LeaderboardConfig()
+    """What the leaderboard trains and evaluates."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """Prediction and scoring."""
     redundancy: RedundancyConfig = RedundancyConfig()
@@ -430,6 +443,16 @@ class Config(Section):
     def data_dir(self) -> Path:
         """Folder of the data in official formats."""
         return self.data or Path("data/world") / self.scale
+
+    @property
+    def leaderboard_dir(self) -> Path:
+        """Folder of what the leaderboard alone writes; models, predictions and scores lie with the others."""
+        return self.results_dir / "leaderboard"
+
+    def for_leaderboard(self) -> Config:
+        """Return these settings with the leaderboard's rows and seeds as the experiments that run."""
+        chosen = {"sets": self.leaderboard.sets, "seeds": self.leaderboard.seeds}
+        return self.model_copy(update={"experiments": self.experiments.model_copy(update=chosen)})
 
     @property
     def results_dir(self) -> Path:

@@ -114,11 +114,11 @@ def load_experiments(config: Config) -> dict[str, Experiment]:
     for key, name in named:
         if name not in rows:
             raise ConfigError(f"{key}: unknown experiment '{name}' in {table}{suggest(name, rows)}")
-    if not config.experiments.only:
-        return {name: row for name, row in rows.items() if row.set in config.experiments.sets}
-    wanted = {config.redundancy.model}
-    for name in config.experiments.only:
-        wanted |= {name, weights_root(rows, name)}
+    if config.experiments.only:
+        wanted = {config.redundancy.model, *config.experiments.only}
+    else:
+        wanted = {name for name, row in rows.items() if row.set in config.experiments.sets}
+    wanted |= {weights_root(rows, name) for name in wanted}
     return {name: row for name, row in rows.items() if name in wanted}
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from visiontokens.compress.base import MethodSpec
-from visiontokens.config import Config, load_experiments
+from visiontokens.config import Config, read_experiments
 from visiontokens.data.benchmarks import Benchmark, Example, find_benchmark, subset
 from visiontokens.data.encoders import FastEncoder
 from visiontokens.data.precision import autocast, use_bf16
@@ -179,11 +179,11 @@ def experiment_model(config: Config, experiment: str, seed: int, model_dir: Path
 
     Raises:
         FileNotFoundError: the weights, or the result of a search that the method needs, are missing.
-        ValueError: the experiment does not run under `config`, or weights and method differ.
+        ValueError: the table has no such experiment, or weights and method differ.
     """
-    rows = load_experiments(config)
+    rows = read_experiments(config.experiments.table)
     if experiment not in rows:
-        raise ValueError(f"{config.experiments.table}: no experiment {experiment!r} here; known: {', '.join(rows)}")
+        raise ValueError(f"{config.experiments.table}: no experiment {experiment!r}; known: {', '.join(rows)}")
     method = tested_method(config, experiment, rows[experiment].method)
     torch.set_num_threads(config.threads)
     torch.manual_seed(seed)

@@ -24,6 +24,8 @@ from visiontokens.measure.flops import VICUNA_7B, VICUNA_13B, LlamaShape, decode
 from visiontokens.measure.geometry import CLIP_L_336, around, random_stock
 from visiontokens.measure.latency import timed_in_turns
 from visiontokens.measure.memory import peak_bytes
+from visiontokens.measure.mixed import mixed_prompts, together
+from visiontokens.measure.outside import before_decoder, tower_steps
 from visiontokens.models.kernels import choose_kernel, use_kernel
 from visiontokens.models.llava import LlavaWithCompressor
 from visiontokens.models.tiny import TowerDims
@@ -112,12 +114,15 @@ class Bench:
         record = {
             "geometry": size.name, "method": name, "attention": kernel.name,
             "tokens_mean": sum(counts) / len(counts), "compression_ratio": len(counts) * self.patches / sum(counts),
-            **self._prefill(model), **self._decode(model), **self._train(model), **self.answers.measure(model),
+            **self._prefill(model), **self._mixed(model), **self._decode(model), **self._train(model),
+            **self.answers.measure(model),
         }  # fmt: skip
+        record["outside_share"] = record["outside_ms"] / record["prefill_ms"]
         log.info(
-            "%s %s: prefill %.0f ms, %.2fx (%.2f of ideal); training %.2fx (%.2f of ideal); answers %.1fx", size.name,
-            name, record["prefill_ms"], record["prefill_speedup"], record["prefill_share"], record["train_speedup"],
-            record["train_share"], record["answers_speedup"],
+            "%s %s: prefill %.0f ms (%.1f%% outside the LLM), %.2fx (%.2f of ideal); training %.2fx (%.2f of ideal); "
+            "answers %.1fx", size.name, name, record["prefill_ms"], 100 * record["outside_share"],
+            record["prefill_speedup"], record["prefill_share"], record["train_speedup"], record["train_share"],
+            record["answers_speedup"],
         )  # fmt: skip
         return record
 
@@ -158,6 +163,45 @@ class Bench:
         return _compared("prefill", pair, ideal) | {
             "prefill_peak_mib": peak_bytes(ours, self.device) / 2**20,
             "stock_prefill_peak_mib": peak_bytes(stock, self.device) / 2**20,
+            **self._outside(model, inputs),
+        }
+
+    def _outside(self, model: LlavaWithCompressor, inputs: dict[str, Any]) -> dict[str, float]:
+        """Time what a prefill does before its first decoder layer, and what a method adds to the tower."""
+        size = self.size
+
+        def stock() -> object:
+            with torch.no_grad():
+                return self.embed(inputs)
+
+        pair = in_turns(before_decoder(model, inputs), stock, self.device, size.repeats, size.warmup)
+        tower = self._tower_overhead(model)
+        return {
+            "outside_ms": statistics.median(pair.ours) + max(0.0, tower),
+            "stock_outside_ms": statistics.median(pair.stock),
+            "tower_overhead_ms": tower,
+        }
+
+    def _tower_overhead(self, model: LlavaWithCompressor) -> float:
+        """Return by how many milliseconds a method's own way through the tower is slower than the plain one."""
+        steps = tower_steps(model, self.answers.pixels[:1])
+        if steps is None:
+            return 0.0
+        pair = in_turns(*steps, self.device, self.size.repeats, self.size.warmup)
+        return statistics.median(pair.ours) - statistics.median(pair.stock)
+
+    def _mixed(self, model: LlavaWithCompressor) -> dict[str, float]:
+        """Time one batch of prompts with different numbers of images and words beside the same prompts one by one."""
+        rows = mixed_prompts(model, lambda images, text: self.inputs(model, images, text), self.size.text_tokens)
+        batch = together(rows)
+        pair = in_turns(
+            lambda: model.prefill(**batch).logits, lambda: [model.prefill(**row).logits for row in rows], self.device,
+            max(1, self.size.repeats // 2), 1,
+        )  # fmt: skip
+        return {
+            "mixed_ms": statistics.median(pair.ours),
+            "mixed_alone_ms": statistics.median(pair.stock),
+            "mixed_speedup": pair.speedup,
         }
 
     def _decode(self, model: LlavaWithCompressor) -> dict[str, float]:

@@ -35,7 +35,8 @@ def cost_record(
 
     FLOPs are two per multiply-accumulate; `prefill_flops` = decoder with dense attention + output head for the last
     position + `extra_flops` (projector and compressor). The vision tower is the same for all methods and left out.
-    Decoding and the cache are counted with the vision tokens that the prefill leaves in the cache, and all the text.
+    Decoding (`decode_flops`, one generated token) and the cache (`kv_bytes`; `kv_bytes_image` is the image's share) are
+    counted with the vision tokens that the prefill leaves in the cache.
     """
     compressor, shape = model.compressor, _shape(model)
     n_vision = compressor.geometry.n_vision
@@ -47,6 +48,7 @@ def cost_record(
     extra = float(compressor.video_extra_flops(frames, n_vision, text_tokens))
     n_vision *= frames
     cache = kv_bytes(shape, cached, text_tokens, bytes_per_value=bytes_per_value)
+    image_cache = kv_bytes(shape, cached, 0, bytes_per_value=bytes_per_value)
     return {
         "vision_tokens": n_vision,
         "layers": shape.layers,
@@ -64,6 +66,7 @@ def cost_record(
         "extra_flops": extra,
         "decode_flops": decode_flops(shape, cached, text_tokens),
         "kv_bytes": sum(cache),
+        "kv_bytes_image": sum(image_cache),
         "kv_bytes_per_layer": cache,
         "kv_bytes_per_value": bytes_per_value,
         "parameters": parameter_count(model),

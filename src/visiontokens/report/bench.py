@@ -18,6 +18,10 @@ COLUMNS: Mapping[str, tuple[str, int]] = {
     "stock_prefill_ms": ("stock", 1),
     "prefill_speedup": ("Speed-up", 2),
     "prefill_share": ("of ideal", 2),
+    "outside_ms": ("Outside LLM ms", 2),
+    "outside_share": ("of prefill", 3),
+    "mixed_ms": ("Mixed batch ms", 1),
+    "mixed_speedup": ("over one by one", 2),
     "decode_tokens_s": ("Decode tokens/s", 1),
     "stock_decode_tokens_s": ("stock ", 1),
     "prefill_peak_mib": ("Peak MiB", 0),
@@ -77,6 +81,9 @@ def _page(frame: pd.DataFrame, geometry: str, where: Mapping[str, Any]) -> str:
         f"{' (changed)' if where['dirty'] else ''}; {where['versions']}; attention {kernels}. "
         "`stock` is transformers' LLaVA on the same weights, timed in turns with the method. `of ideal`: the speed-up "
         "over the ratio of matrix FLOPs. Training tokens are those of the uncompressed sample; forward and backward. "
+        "Outside the LLM: projector, compressor, splicing and what a method adds to the tower; at 7B it should stay "
+        "below 0.03 of the prefill. Mixed batch: three prompts with one, two and one image and texts of different "
+        "lengths in one padded batch, against the same prompts one by one. "
         f"Answers: {frame['answers_per_image'][0]} questions an image, {frame['answers_tokens'][0]} tokens each, "
         "tower included, against `generate` at batch 1 from pixels; `over own batch 1` is the method against itself, "
         "one question at a time from the same features. `Same answers`: share of answers equal to those of batch 1. "

@@ -41,7 +41,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Book:
-    """The published numbers, the experiment and benchmark tables, and the results of one scale."""
+    """The published numbers, the experiment and benchmark tables, and the results of one scale.
+
+    `settings` is the file whose rows and seeds count, where it is not the one beside the results.
+    """
 
     published: pd.DataFrame
     rows: pd.DataFrame
@@ -51,20 +54,37 @@ class Book:
     efficiency: pd.DataFrame
     records: pd.DataFrame
     schedules: Path
+    settings: Path | None = None
 
     @classmethod
-    def load(cls, results: str | Path, config: str | Path = "config", reference_dir: str | Path = REFERENCE) -> Self:
-        """Read the results under `results` (e.g. `results/mini`); what was not run is empty."""
+    def load(
+        cls,
+        results: str | Path,
+        config: str | Path = "config",
+        reference_dir: str | Path = REFERENCE,
+        *,
+        part: str = "",
+    ) -> Self:
+        """Read the results under `results` (e.g. `results/mini`); what was not run is empty.
+
+        Args:
+            results: folder of one scale.
+            config: folder of the tables of experiments and benchmarks.
+            reference_dir: folder of the published numbers.
+            part: folder below `results` with settings and costs of its own, whose runs count (`leaderboard`).
+        """
         results, config, folder = Path(results), Path(config), Path(reference_dir)
+        settings = results / part / "config.yaml" if part else None
         return cls(
             published=reference(folder=folder),
             rows=reference_rows(folder),
             experiments=collect.experiments(config / "experiments.tsv").set_index("id"),
             benchmarks=collect.benchmarks(config / "benchmarks.tsv"),
-            scores=collect.scores(results),
-            efficiency=collect.efficiency(results).set_index("experiment"),
-            records=collect.training_records(results),
+            scores=collect.scores(results, settings),
+            efficiency=collect.efficiency(results / part).set_index("experiment"),
+            records=collect.training_records(results, settings),
             schedules=config / "schedules",
+            settings=settings,
         )
 
     @cached_property

@@ -20,6 +20,7 @@ TITLES = {
     "04_ablations": "Ablations",
     "05_efficiency": "Accuracy against cost",
     "06_errata": "Published numbers, recomputed",
+    "07_leaderboard": "The field's methods beside average pooling",
 }
 
 

@@ -15,6 +15,7 @@ from visiontokens.report.write import markdown
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 FIGURES = ("pareto", "contact_sheet")
+PARETO = "leaderboard_pareto"
 
 
 def update_readme(config: Config, readme: Path, figures: Path) -> None:
@@ -25,14 +26,33 @@ def update_readme(config: Config, readme: Path, figures: Path) -> None:
         FileNotFoundError: the run has no figures or predictions yet.
     """
     text = readme.read_text(encoding="utf-8")
+    figures.mkdir(parents=True, exist_ok=True)
     if BEGIN not in text or END not in text:
         raise ValueError(f"{readme}: expected the markers {BEGIN} and {END}, found none")
     for name in FIGURES:
-        figures.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(config.results_dir / f"paper/figures/{name}.png", figures / f"{name}.png")
+    front = config.leaderboard_dir / f"figures/{PARETO}.png"
+    if front.is_file():
+        shutil.copyfile(front, figures / front.name)
     head, tail = text.split(BEGIN)[0], text.split(END)[1]
     with atomic_write(readme) as handle:
         handle.write(head + BEGIN + "\n" + _block(config, figures.relative_to(readme.parent)) + END + tail)
+
+
+def _leaderboard(config: Config, figures: Path) -> list[str]:
+    """Return the leaderboard's part: its table and Pareto figure; nothing where it has not run at this scale."""
+    folder = config.leaderboard_dir
+    if not (folder / "tables/leaderboard.md").is_file():
+        return []
+    return [
+        "### Leaderboard",
+        (folder / "tables/against_pooling.md").read_text(encoding="utf-8").strip(),
+        _image("Average score against FLOPs and measured prefill time", figures / f"{PARETO}.png"),
+        "<details><summary>All rows</summary>",
+        (folder / "tables/leaderboard.md").read_text(encoding="utf-8").strip(),
+        "</details>",
+        "### Both papers",
+    ]
 
 
 def _block(config: Config, figures: Path) -> str:
@@ -45,6 +65,7 @@ def _block(config: Config, figures: Path) -> str:
         f"`{run['commit']}`, {run['processor']}, {run['cores']} cores."
     )
     parts = [
+        *_leaderboard(config, figures),
         origin,
         f"**Convergence gate** (validation split): {gate}",
         markdown(summary(book)).strip(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ FAMILIES: Mapping[str, MethodStyle] = {
     "progressive": MethodStyle("#44AA99", "*"),
 }
 """Style by the beginning of an experiment's id; the longest match counts."""
+MORE_MARKERS = ("d", "H", "8", "v", "s", "^", "<", "D", "p", ">", "P")
+"""Marks of families that are not listed, beside the colours of `SEQUENCE`; the two numbers have no common factor."""
 OTHER = MethodStyle("#666666", "d")
 
 
@@ -52,6 +54,18 @@ def method_style(experiment: str) -> MethodStyle:
     """Return the style of an experiment by its id, e.g. `vcc-2-8-test`; unknown families share one grey diamond."""
     matching = [name for name in FAMILIES if experiment == name or experiment.startswith(f"{name}-")]
     return FAMILIES[max(matching, key=len)] if matching else OTHER
+
+
+def family_styles(families: Iterable[str]) -> dict[str, MethodStyle]:
+    """Return a style of its own for every family: known ones as in all figures, others by their alphabetical place."""
+    found = {name: FAMILIES[name] for name in families if name in FAMILIES}
+    used = {*FAMILIES.values()}
+    free = (
+        MethodStyle(SEQUENCE[n % len(SEQUENCE)], MORE_MARKERS[n % len(MORE_MARKERS)])
+        for n in range(len(SEQUENCE) * len(MORE_MARKERS))
+    )
+    fresh = (style for style in free if style not in used)
+    return found | dict(zip(sorted({*families} - {*found}), fresh, strict=False))
 
 
 def theme() -> None:

@@ -15,6 +15,8 @@ from visiontokens.provenance import atomic_write
 
 NOT_RUN = "not run"
 NOT_PRINTED = "–"
+WIDE = 14
+"""Tables with more columns span both columns of a page and are shrunk to it in LaTeX."""
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "×": r"$\times$", "→": r"$\to$",
@@ -95,16 +97,23 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """Return a booktabs `table` environment (needs `\\usepackage{booktabs}`)."""
+    """Return a booktabs `table` environment (needs `\\usepackage{booktabs}`; wide ones also `graphicx`)."""
+    wide = len(table.frame.columns) > WIDE
     columns = "".join("l" if _is_text(table.frame[name]) else "r" for name in table.frame.columns)
-    lines = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
+    head = (
+        [r"\begin{table*}", r"\centering", r"\resizebox{\textwidth}{!}{%"]
+        if wide
+        else [r"\begin{table}", r"\centering"]
+    )
+    lines = [*head, rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
     lines.append(" & ".join(escape_tex(str(name)) for name in table.frame.columns) + r" \\")
     lines.append(r"\midrule")
     for i in range(len(table.frame)):
         if i in table.rules and i:
             lines.append(r"\midrule")
         lines.append(" & ".join(_styled(table, i, r"\textbf{{{}}}", escape_tex)) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{escape_tex(table.caption)}}}", r"\end{table}", ""]
+    lines += [r"\bottomrule", r"\end{tabular}" + "}" * wide, rf"\caption{{{escape_tex(table.caption)}}}"]
+    lines += [r"\end{table*}" if wide else r"\end{table}", ""]
     return "\n".join(lines)
 
 

@@ -90,9 +90,10 @@ def _panel(axis: Axes, points: pd.DataFrame, column: str) -> None:
 
 
 def place_labels(axis: Axes, xs: Sequence[float], ys: Sequence[float], texts: Sequence[str]) -> None:
-    """Write a label near every point, where it covers neither a mark nor another label; far ones get a thin line.
+    """Write a label near every point that has one, where it covers neither a mark nor another label.
 
-    Positions on growing circles around the point are tried in a fixed order, so that the result is repeatable.
+    Labels far from their point get a thin line. Positions on growing circles around the point are tried in a fixed
+    order, so that the result is repeatable.
     """
     figure = axis.figure
     assert isinstance(figure, Figure) and isinstance(figure.canvas, FigureCanvasAgg)
@@ -101,7 +102,7 @@ def place_labels(axis: Axes, xs: Sequence[float], ys: Sequence[float], texts: Se
     pixels = axis.transData.transform(list(zip(xs, ys, strict=True)))
     marks = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in pixels]
     taken = _steps(axis, [xs[i] for i in front(xs, ys)], [ys[i] for i in front(xs, ys)])
-    for i in sorted(range(len(texts)), key=lambda i: (-ys[i], xs[i])):
+    for i in sorted((i for i, text in enumerate(texts) if text), key=lambda i: (-ys[i], xs[i])):
         label = axis.annotate(
             texts[i], (xs[i], ys[i]), (0, 0), textcoords="offset points", fontsize=LABEL_SIZE, ha="left", va="center",
             color="#222222", zorder=4, annotation_clip=False,
