@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from visiontokens.compress.base import Compressor, Decoder, Geometry, MethodParams, Seq, register
+from visiontokens.compress.clustering import evenly_spaced, flops, lloyd, means
 from visiontokens.compress.schedule import Depth, DepthField, cuts_and_strides
 
 
@@ -38,30 +39,34 @@ class KMeans(Compressor[KMeansParams]):
         """Merge once, before layer K."""
         if index != self.params.layer.at(self.geometry.llm_layers) or self.params.stride == 1:
             return seq
-        h, pos, drop = seq.h.clone(), seq.pos.clone(), torch.zeros_like(seq.vis)
-        for row in range(seq.pos.shape[0]):
-            for image in seq.image[row].unique().tolist():
-                if image >= 0:
-                    self._merge(seq, row, seq.image[row] == image, (h, pos, drop))
+        flat = seq.vis.flatten()
+        state = (seq.h.flatten(0, 1).clone(), seq.pos.flatten().clone(), flat.clone())
+        where, sizes = flat.nonzero()[:, 0], torch.bincount(seq.image[seq.vis])
+        first = sizes.cumsum(0) - sizes
+        for n in sizes.unique().tolist():  # images of one size are clustered together
+            self._merge(seq, where[first[sizes == n][:, None] + torch.arange(n, device=where.device)], state)
+        h, pos, drop = (value.unflatten(0, seq.pos.shape) for value in state)
         return replace(seq, h=h, pos=pos).keep(~drop)
 
-    def _merge(self, seq: Seq, row: int, member: Tensor, out: tuple[Tensor, Tensor, Tensor]) -> None:
-        """Write the cluster means of one image to the places of each cluster's last member; flag the others."""
-        h, pos, drop = out
-        where = member.nonzero()[:, 0]
-        tokens = seq.h[row, where]
-        k = len(where) // self.params.stride
-        label = assign(tokens.detach().float(), k, self.params.iterations)
-        size = torch.bincount(label, minlength=k).clamp_min(1)
-        mean = torch.zeros(k, tokens.shape[-1], dtype=tokens.dtype, device=tokens.device)
-        mean = mean.index_add(0, label, tokens) / size[:, None].to(tokens.dtype)
-        middle = torch.zeros(k, dtype=pos.dtype, device=pos.device).index_add(0, label, seq.pos[row, where]) // size
-        last = torch.full((k,), -1, device=where.device).scatter_reduce(0, label, where, "amax")
-        used = last >= 0
-        drop[row, where] = True
-        drop[row, last[used]] = False
-        h[row, last[used]] = mean[used]
-        pos[row, last[used]] = middle[used]
+    def _merge(self, seq: Seq, where: Tensor, state: tuple[Tensor, Tensor, Tensor]) -> None:
+        """Write the cluster means of images to the places of each cluster's last member; unflag these as dropped.
+
+        Args:
+            seq: the sequence as it came.
+            where: places of G images' tokens in the flattened sequence, `[G, N]`.
+            state: flattened states, positions and flags of what is dropped; changed in place.
+        """
+        h, pos, drop = state
+        k = where.shape[1] // self.params.stride
+        tokens, places = seq.h.flatten(0, 1)[where], seq.pos.flatten()[where]
+        label = assign(tokens.detach(), k, self.params.iterations)
+        mean, size = means(tokens, label, k)
+        middle = torch.zeros_like(where[:, :k]).scatter_add(1, label, places) // size.clamp_min(1)
+        last = torch.full_like(where[:, :k], -1).scatter_reduce(1, label, where, "amax")
+        used = size > 0
+        drop[last[used]] = False
+        h[last[used]] = mean[used]
+        pos[last[used]] = middle[used]
 
     def n_after(self, n_vision: int) -> int:
         """Centroids of one image."""
@@ -78,24 +83,12 @@ class KMeans(Compressor[KMeansParams]):
         return [float(n_vision if i < cut else self.n_after(n_vision)) for i in range(n_layers)]
 
     def extra_flops(self, n_vision: int, n_text: int = 0) -> float:
-        """Projector and the distance products of the Lloyd steps."""
-        distances = 2.0 * n_vision * self.n_after(n_vision) * self.geometry.llm_width * self.params.iterations
-        return super().extra_flops(n_vision, n_text) + (distances if self.params.stride > 1 else 0.0)
+        """Projector and the products of the Lloyd steps."""
+        k, p = self.n_after(n_vision), self.params
+        steps = flops(n_vision, k, self.geometry.llm_width, p.iterations) if p.stride > 1 else 0.0
+        return super().extra_flops(n_vision, n_text) + steps
 
 
-@torch.no_grad()
 def assign(x: Tensor, k: int, iterations: int) -> Tensor:
-    """Return the cluster 0..k-1 of every row of `x` `[N, D]`; deterministic. Empty clusters take the farthest rows."""
-    n = len(x)
-    centre = x[torch.linspace(0, n - 1, k, device=x.device).round().long()].clone()
-    for _ in range(iterations):
-        distance = torch.cdist(x, centre)
-        nearest, label = distance.min(1)
-        size = torch.bincount(label, minlength=k)
-        empty = (size == 0).nonzero()[:, 0]
-        if len(empty):
-            label = label.clone()
-            label[nearest.topk(len(empty)).indices] = empty
-            size = torch.bincount(label, minlength=k)
-        centre = torch.zeros_like(centre).index_add_(0, label, x) / size.clamp_min(1)[:, None]
-    return label
+    """Return the cluster 0..k-1 of every token of `x` `[G, N, D]`; deterministic. Empty clusters take the farthest."""
+    return lloyd(x, evenly_spaced(x, k), iterations, empty="farthest")[0]
