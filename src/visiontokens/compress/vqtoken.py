@@ -150,14 +150,15 @@ class VQAttentionParams(VQParams):
 
 
 class VQCodeParams(VQAttentionParams):
-    """Besides, the decoder layer's `feedforward` width and `dropout` (PyTorch's defaults, as in the code).
+    """Besides, the decoder layer's `feedforward` width (PyTorch's default, as in the code) and `dropout`.
 
-    `official_init` also draws the gains of the layer norms from (-0.01, 0.01), as the code does to all vectors that
-    are not named bias; by default they are 1.
+    The code trains with PyTorch's default dropout, 0.1. Ours is 0: no other method has any, and a step does not depend
+    on how its samples are put into micro-batches. `official_init` also draws the gains of the layer norms from
+    (-0.01, 0.01), as the code does to all vectors that are not named bias; by default they are 1.
     """
 
     feedforward: int = Field(default=2048, ge=1)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     official_init: bool = False
 
 
