@@ -15,16 +15,20 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests/unit"))
 from tiny_training import config_of, make_world  # noqa: E402
 
-FUSED = "fused\tSTF + MBTF\tstf\t\tstf-mbtf\tstf-mbtf\t\t\tmain\t3\t\t\n"
+ROWS = (
+    "fused\tSTF + MBTF\tstf\t\tstf-mbtf\tstf-mbtf\t\t\tmain\t3\t\t\n",
+    "nested\tM3\tm3\t\tm3\tm3\t\t\tmain\t3\t\t\n",
+)
 LOSSES = ("step", "loss", "lr", "tokens", "stage_layer", "stage_stride")
 
 
 def make(root):
-    """Write the world, with STF + MBTF in its table and without cached features: the tower runs in every job."""
+    """Write the world, with more methods in its table and without cached features: the tower runs in every job."""
     make_world(root)
-    shutil.copy(ROOT / "config/methods/stf-mbtf.yaml", root / "config/methods")
+    for method in ("stf-mbtf", "m3"):
+        shutil.copy(ROOT / f"config/methods/{method}.yaml", root / "config/methods")
     with (root / "config/experiments.tsv").open("a") as table:
-        table.write(FUSED)
+        table.writelines(ROWS)
 
 
 class Job:

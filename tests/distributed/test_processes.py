@@ -35,7 +35,7 @@ def assert_alike(one, other):
         torch.testing.assert_close(second[name], value, atol=5e-4, rtol=5e-3, msg=lambda text, name=name: name + text)
 
 
-@pytest.mark.parametrize("experiment", ["none", "staged", "fused"])
+@pytest.mark.parametrize("experiment", ["none", "staged", "fused", "nested"])
 def test_one_two_and_four_processes_agree(world, tmp_path, experiment):
     runs = [job(world, tmp_path, f"p{n}", processes=n, experiment=experiment) for n in (1, 2, 4)]
     for run in runs:
@@ -46,7 +46,7 @@ def test_one_two_and_four_processes_agree(world, tmp_path, experiment):
         assert {row["stage_stride"] for row in runs[2].log()} == {4, None}
 
 
-@pytest.mark.parametrize("experiment", ["staged", "fused"])
+@pytest.mark.parametrize("experiment", ["staged", "fused", "nested"])
 @pytest.mark.parametrize("config", ZERO)
 def test_zero_gives_the_losses_and_weights_of_one_process(world, tmp_path, config, experiment):
     plain = job(world, tmp_path, "plain", experiment=experiment)

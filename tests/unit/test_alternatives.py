@@ -75,26 +75,10 @@ def test_kmeans_finds_separate_clusters():
 @given(st.integers(1, 12), st.integers(0, 1000))
 def test_kmeans_uses_every_cluster_of_distinct_rows(k, seed):
     x = torch.randn(24, 5, generator=torch.Generator().manual_seed(seed))
-    label = clusters(x, k)
-    assert label.shape == (24,)
-    assert set(label.tolist()) == set(range(k))
-    assert torch.equal(label, clusters(x, k))
-
-
-def clusters(x, k):
-    return assign(x[None], torch.ones(1, len(x), dtype=torch.bool), torch.tensor([k]), 4)[0]
-
-
-def test_kmeans_of_a_batch_is_that_of_each_image():
-    """Images of different sizes, with different numbers of clusters, are clustered side by side."""
-    sizes, counts = [24, 9, 17], [3, 9, 1]
-    rows = [torch.randn(n, 5, generator=torch.Generator().manual_seed(n)) for n in sizes]
-    x = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=7.0)
-    ok = torch.arange(24) < torch.tensor(sizes)[:, None]
-    label = assign(x, ok, torch.tensor(counts), 4)
-    for row, n, k, found in zip(rows, sizes, counts, label, strict=True):
-        assert torch.equal(found[:n], clusters(row, k))
-        assert (found[n:] == max(counts)).all()
+    label = assign(x[None], k, 4)
+    assert label.shape == (1, 24)
+    assert set(label[0].tolist()) == set(range(k))
+    assert torch.equal(label, assign(x[None], k, 4))
 
 
 def test_progressive_equals_one_pooling_of_the_same_stride():

@@ -251,7 +251,7 @@ class Compressor(nn.Module, Generic[P]):
         return [{}]
 
     def use_variant(self, variant: dict[str, Any]) -> None:
-        """Switch to one of `variants()`."""
+        """Switch to one of `variants()`; `{}` returns to the parameters of the method file."""
 
     def extra_loss(self) -> Tensor | None:
         """A loss to add to the language-model loss of the last forward, or `None`."""

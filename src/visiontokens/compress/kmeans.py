@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from visiontokens.compress.base import Compressor, Decoder, Geometry, PositionParams, Seq, register
-from visiontokens.compress.images import slots
+from visiontokens.compress.clustering import evenly_spaced, flops, lloyd, means
 from visiontokens.compress.schedule import Depth, DepthField, cuts_and_strides
 
 
@@ -40,24 +40,34 @@ class KMeans(Compressor[KMeansParams]):
         cut = self.params.layer.at(self.geometry.llm_layers)
         if index != cut or self.params.stride == 1 or not bool(seq.vis.any()):
             return seq
-        where, ok = slots(seq.image)  # [I, M]
-        tokens = seq.h.flatten(0, 1)[where]
-        count = ok.sum(1) // self.params.stride
-        label = assign(tokens.detach().float(), ok, count, self.params.iterations)  # [I, M], [I] clusters of each image
-        images, most = len(where), int(count.max())
-        cluster = label + torch.arange(images, device=label.device)[:, None] * (most + 1)
-        cluster, real, at = cluster[ok], images * (most + 1), where[ok]
-        size = torch.bincount(cluster, minlength=real)
-        mean = torch.zeros(real, tokens.shape[-1], dtype=tokens.dtype, device=tokens.device)
-        mean = mean.index_add(0, cluster, tokens[ok]) / size.clamp_min(1)[:, None].to(tokens.dtype)
-        pos = seq.pos.flatten()
-        middle = torch.zeros(real, dtype=pos.dtype, device=pos.device).index_add(0, cluster, pos[at])
-        last = torch.full((real,), -1, device=at.device).scatter_reduce(0, cluster, at, "amax")
-        used = last >= 0
-        h = seq.h.flatten(0, 1).index_copy(0, last[used], mean[used]).view_as(seq.h)
-        pos = pos.index_copy(0, last[used], middle[used] // size[used]).view_as(seq.pos)
-        keep = (~seq.vis).flatten().index_fill(0, last[used], True).view_as(seq.vis)
-        return replace(seq, h=h, pos=pos).keep(keep, renumber=self.params.renumber)
+        flat = seq.vis.flatten()
+        state = (seq.h.flatten(0, 1).clone(), seq.pos.flatten().clone(), flat.clone())
+        where, sizes = flat.nonzero()[:, 0], torch.bincount(seq.image[seq.vis])
+        first = sizes.cumsum(0) - sizes
+        for n in sizes.unique().tolist():  # images of one size are clustered together
+            self._merge(seq, where[first[sizes == n][:, None] + torch.arange(n, device=where.device)], state)
+        h, pos, drop = (value.unflatten(0, seq.pos.shape) for value in state)
+        return replace(seq, h=h, pos=pos).keep(~drop, renumber=self.params.renumber)
+
+    def _merge(self, seq: Seq, where: Tensor, state: tuple[Tensor, Tensor, Tensor]) -> None:
+        """Write the cluster means of images to the places of each cluster's last member; unflag these as dropped.
+
+        Args:
+            seq: the sequence as it came.
+            where: places of G images' tokens in the flattened sequence, `[G, N]`.
+            state: flattened states, positions and flags of what is dropped; changed in place.
+        """
+        h, pos, drop = state
+        k = where.shape[1] // self.params.stride
+        tokens, places = seq.h.flatten(0, 1)[where], seq.pos.flatten()[where]
+        label = assign(tokens.detach(), k, self.params.iterations)
+        mean, size = means(tokens, label, k)
+        middle = torch.zeros_like(where[:, :k]).scatter_add(1, label, places) // size.clamp_min(1)
+        last = torch.full_like(where[:, :k], -1).scatter_reduce(1, label, where, "amax")
+        used = size > 0
+        drop[last[used]] = False
+        h[last[used]] = mean[used]
+        pos[last[used]] = middle[used]
 
     def n_after(self, n_vision: int) -> int:
         """Centroids of one image."""
@@ -74,50 +84,12 @@ class KMeans(Compressor[KMeansParams]):
         return [float(n_vision if i < cut else self.n_after(n_vision)) for i in range(n_layers)]
 
     def extra_flops(self, n_vision: int, n_text: int = 0) -> float:
-        """Projector and the distance products of the Lloyd steps."""
-        distances = 2.0 * n_vision * self.n_after(n_vision) * self.geometry.llm_width * self.params.iterations
-        return super().extra_flops(n_vision, n_text) + (distances if self.params.stride > 1 else 0.0)
+        """Projector and the products of the Lloyd steps."""
+        k, p = self.n_after(n_vision), self.params
+        steps = flops(n_vision, k, self.geometry.llm_width, p.iterations) if p.stride > 1 else 0.0
+        return super().extra_flops(n_vision, n_text) + steps
 
 
-@torch.no_grad()
-def assign(x: Tensor, ok: Tensor, count: Tensor, iterations: int) -> Tensor:
-    """Cluster the tokens of every image; deterministic. Empty clusters take the farthest tokens.
-
-    Args:
-        x: tokens `[I, M, D]`.
-        ok: which of them are real, bool `[I, M]`.
-        count: clusters of every image, `[I]`.
-        iterations: Lloyd steps.
-
-    Returns:
-        The cluster 0 ... count - 1 of every token, `[I, M]`; max(count) for padding.
-    """
-    most = int(count.max())
-    steps = torch.arange(most, device=x.device)
-    there = steps < count[:, None]  # [I, K]
-    centre = x.gather(1, _spread(ok.sum(1), count, steps)[..., None].expand(-1, -1, x.shape[-1]))
-    for _ in range(iterations):
-        distance = torch.cdist(x, centre).masked_fill(~there[:, None], torch.inf)
-        nearest, label = distance.min(2)
-        label = label.masked_fill(~ok, most)
-        ones = torch.ones_like(label)
-        size = torch.zeros(len(x), most + 1, dtype=torch.long, device=x.device).scatter_add(1, label, ones)[:, :most]
-        empty = (size == 0) & there
-        farthest = nearest.masked_fill(~ok, -1.0).topk(most, 1).indices
-        free = (~empty).to(torch.uint8).argsort(dim=1, stable=True)  # the empty ones first
-        given = torch.where(steps < empty.sum(1, keepdim=True), free, label.gather(1, farthest))
-        label = label.scatter(1, farthest, given)
-        member = torch.zeros(len(x), most + 1, x.shape[-1], dtype=x.dtype, device=x.device)
-        member = member.scatter_add(1, label[..., None].expand_as(x), x)[:, :most]
-        size = torch.zeros(len(x), most + 1, dtype=torch.long, device=x.device).scatter_add(1, label, ones)[:, :most]
-        centre = member / size.clamp_min(1)[..., None]
-    return label
-
-
-def _spread(tokens: Tensor, count: Tensor, steps: Tensor) -> Tensor:
-    """Return `count` `[I]` evenly spaced places among each image's `tokens` `[I]`, `[I, K]`, symmetrically rounded."""
-    end = (tokens - 1)[:, None].float()
-    step = end / (count - 1).clamp_min(1)[:, None]
-    last = (count - 1)[:, None]
-    low, high = step * steps, end - step * (last - steps)
-    return torch.where(steps < count[:, None] // 2, low, torch.where(last > 0, high, 0.0)).clamp_max(end).round().long()
+def assign(x: Tensor, k: int, iterations: int) -> Tensor:
+    """Return the cluster 0..k-1 of every token of `x` `[G, N, D]`; deterministic. Empty clusters take the farthest."""
+    return lloyd(x, evenly_spaced(x, k), iterations, empty="farthest")[0]

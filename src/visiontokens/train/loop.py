@@ -6,6 +6,7 @@ import logging
 import math
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -91,25 +92,45 @@ class StageTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Return this micro-batch's share of the step's loss, times the processes (whose gradients are averaged)."""
-        compressor = getattr(self.accelerator.unwrap_model(model), "compressor", None)
-        variants = compressor.variants() if compressor is not None else [{}]
-        losses = []
+        """Return the share of the step's loss that this micro-batch, in the variant set, has.
+
+        It is taken times the processes, whose gradients are averaged.
+        """
         with autocast(self.precision, str(self.args.device)):
-            for variant in variants:
-                if compressor is not None:
-                    compressor.use_variant(variant)
-                outputs = model(**inputs, num_items_in_batch=num_items_in_batch)
-                losses.append(outputs["loss"] * self.args.world_size)
-        loss = torch.stack(losses).mean()
+            outputs = model(**inputs, num_items_in_batch=num_items_in_batch)
+        loss = outputs["loss"] * self.args.world_size / len(self._variants())
         return (loss, outputs) if return_outputs else loss
+
+    def _variants(self) -> list[dict[str, Any]]:
+        """Return the compressor's settings whose losses are averaged; one for most methods."""
+        compressor = getattr(self.network, "compressor", None)
+        return [{}] if compressor is None else compressor.variants()
+
+    def _variant_steps(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any) -> Tensor:
+        """Run forward and backward of every variant in turn, so that one graph is alive at a time; sum the losses.
+
+        Processes exchange gradients, and DeepSpeed counts a step, with the last variant only.
+        """
+        variants = self._variants()
+        if len(variants) == 1:
+            return super().training_step(model, inputs, num_items_in_batch)
+        compressor: Any = self.network.compressor
+        losses, boundary = [], self.accelerator.sync_gradients
+        for number, variant in enumerate(variants, 1):
+            last = number == len(variants)
+            compressor.use_variant(variant)
+            self.accelerator.sync_gradients = boundary and last
+            with nullcontext() if last else self.accelerator.no_sync(model):
+                losses.append(super().training_step(model, inputs, num_items_in_batch))
+        compressor.use_variant({})
+        return torch.stack(losses).sum()
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Set the stage, run forward and backward, and meter both."""
         meter = self.meter
         meter.stage = self.switch(self.state.global_step, self.state.max_steps, meter.forwards)
         tokens = int(inputs["attention_mask"].sum())
-        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        loss = self._variant_steps(model, inputs, num_items_in_batch)
         meter.loss += float(loss)
         meter.tokens += tokens
         if isinstance(self.network, LlavaWithCompressor):
