@@ -31,6 +31,7 @@ rule align:
         gpu=gpus(SETTINGS.gpus),
     params:
         seed=SETTINGS.seed,
+        backbones=section("backbones", "llm_layers"),
         settings=section("train")["align"],
         code=train_code,
         run=f"{RESULTS}/runs/{{experiment}}/seed{{seed}}/align",
@@ -69,6 +70,7 @@ rule tune:
         gpu=gpus(SETTINGS.gpus),
     params:
         seed=SETTINGS.seed,
+        backbones=section("backbones", "llm_layers"),
         settings=section("train")["tune"],
         code=train_code,
         run=f"{RESULTS}/runs/{{experiment}}/seed{{seed}}/tune",

@@ -34,6 +34,8 @@ def geometry_of(config: LlavaConfig) -> Geometry:
         llm_width=text.hidden_size,
         llm_layers=text.num_hidden_layers,
         feature_level=config.vision_feature_layer,
+        llm_mlp=text.intermediate_size,
+        llm_kv_width=text.hidden_size // text.num_attention_heads * text.num_key_value_heads,
     )
 
 

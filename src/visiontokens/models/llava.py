@@ -17,6 +17,7 @@ from visiontokens.models.hooked import HookedLlavaModel, geometry_of
 from visiontokens.models.llama import Extension, Prefill
 from visiontokens.models.load import Load
 from visiontokens.models.loss import Rows, keep_rows, labelled_rows, next_token_loss, scatter_back, share
+from visiontokens.models.query import Prompt, image_queries, repeat_images
 from visiontokens.models.state import State, VisionCache
 
 Levels = dict[int, Tensor]
@@ -61,13 +62,14 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
         return self.compressor.prefix_safe
 
     def encode_images(
-        self, pixel_values: Tensor | None = None, vision_levels: Levels | None = None
+        self, pixel_values: Tensor | None = None, vision_levels: Levels | None = None, prompt: Prompt | None = None
     ) -> tuple[list[Tensor], list[int]]:
         """Return the LLM tokens `[M_i, D]` of every image (or video), and its uncompressed token counts.
 
         Args:
             pixel_values: images `[F, 3, H, W]`, or videos `[V, T, 3, H, W]` whose frames' tokens are joined.
             vision_levels: hidden states without CLS instead, `[F, N, C]` or `[V, T, N, C]` by hidden-state index.
+            prompt: the text around the images, for methods that read the question, and which image stands where.
 
         Raises:
             ValueError: both or neither given, a level is missing or misshaped.
@@ -83,8 +85,12 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
             states = self.compressor.run_tower(tower, flat.to(tower.dtype))
         else:
             states, frames = self._given_levels(vision_levels or {})
+        if prompt is not None and prompt.image_index is not None:
+            states, frames = repeat_images(states, frames, prompt.image_index)
         states = {level: value.to(dtype) for level, value in states.items()}
         vision = VisionIn(states, self.geometry.default_level, self.geometry.grid, frames)
+        if self.compressor.text_query:
+            vision.query = image_queries(self, prompt, frames).to(dtype)
         return self.compressor.compress(vision, projector), [self.geometry.n_vision * count for count in frames]
 
     def _given_levels(self, levels: Levels) -> tuple[Levels, list[int]]:
@@ -120,6 +126,7 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
         use_cache: bool | None = None,
         loss_weights: Tensor | None = None,
         document_ids: Tensor | None = None,
+        image_index: Tensor | None = None,
         **kwargs: Any,
     ) -> LlavaCausalLMOutputWithPast:
         """Run the model.
@@ -142,6 +149,7 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
             loss_weights: `[B, S]` weight of every label in the loss (a weighted mean); `None` = all alike.
             document_ids: `[B, S]` number of the sample that a token belongs to, where rows hold several (-1 padding);
                 samples do not see each other, and each has positions of its own.
+            image_index: which of the given images stands at each placeholder, where several rows show the same one.
             **kwargs: passed to the layers; `num_items_in_batch` divides the summed (weighted) loss.
 
         Returns:
@@ -153,6 +161,7 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
         """
         loss_only = (self.training and labels is not None) if loss_only is None else loss_only
         own_loss = (labels is not None and (loss_only or loss_weights is not None)) or document_ids is not None
+        own_loss |= image_index is not None
         if not own_loss and self._is_stock(input_ids, pixel_values, vision_levels, segment_ids, past_key_values):
             return super().forward(
                 input_ids=input_ids, pixel_values=pixel_values, attention_mask=attention_mask,
@@ -163,7 +172,8 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
             raise ValueError("compression needs input_ids; inputs_embeds does not say where the images are")
         if past_key_values is not None and past_key_values.get_seq_length() > 0:
             return self._continue(input_ids, attention_mask, position_ids, past_key_values, logits_to_keep, **kwargs)
-        images = self._images(pixel_values, vision_levels, mm_encoder_outputs)
+        prompt = Prompt(input_ids, attention_mask, labels, segment_ids, document_ids, image_index)
+        images = self._images(pixel_values, vision_levels, mm_encoder_outputs, prompt)
         full, layout = self._splice(
             input_ids, attention_mask, images, position_ids=position_ids, segment_ids=segment_ids,
             document_ids=document_ids,
@@ -215,14 +225,14 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
         return pixel_values.ndim == 4 and expanded
 
     def _images(
-        self, pixel_values: Tensor | None, vision_levels: Levels | None, encoded: dict[str, Any] | None
+        self, pixel_values: Tensor | None, vision_levels: Levels | None, encoded: dict[str, Any] | None, prompt: Prompt
     ) -> tuple[list[Tensor], list[int]]:
         if encoded is not None and encoded.get("image") is not None:
             tokens = list(encoded["image"].pooler_output)
             return tokens, [self.geometry.n_vision] * len(tokens)
         if pixel_values is None and vision_levels is None:
             return [], []
-        return self.encode_images(pixel_values, vision_levels)
+        return self.encode_images(pixel_values, vision_levels, prompt)
 
     def _splice(
         self,
@@ -284,7 +294,7 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
         vision_levels: Levels | None = None,
     ) -> State:
         """Read a prompt, or a prefix shared by many prompts; arguments as in `forward`."""
-        images = self._images(pixel_values, vision_levels, None)
+        images = self._images(pixel_values, vision_levels, None, Prompt(input_ids, attention_mask))
         seq, _ = self._splice(input_ids, attention_mask, images)
         work = Prefill(seq, self.compressor, VisionCache())
         hidden = self.model.language_model(work=work).last_hidden_state
@@ -324,7 +334,7 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
             stock = {"pixel_values": pixels} if pixels is not None else {}
             return self._stock_generate(ids, **stock, **kwargs)
         mask = kwargs.pop("attention_mask", None)
-        images, patches = self._images(pixels, levels, None)
+        images, patches = self._images(pixels, levels, None, Prompt(ids, mask))
         layout = splice.plan(ids, mask, self.config.image_token_id, [len(tokens) for tokens in images], patches)
         full = ids.gather(1, layout.slot).masked_fill(~layout.valid, self._pad_id())
         if images:
