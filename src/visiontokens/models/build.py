@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM, LlavaConfig
+from transformers import AutoTokenizer, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM, LlavaConfig
 from transformers.initialization import no_init_weights
 
 from visiontokens.compress.base import MethodSpec, lookup
+from visiontokens.data.encoders import FastEncoder
 from visiontokens.models.hooked import geometry_of
 from visiontokens.models.llava import LlavaWithCompressor
+from visiontokens.models.query import question_marks
 from visiontokens.provenance import atomic_write, read_json, sha256_file, sha256_json
 
 IMAGE_TOKEN = "<image>"
@@ -111,11 +113,7 @@ def _question_marks(llm_dir: Path) -> dict[str, list[int]] | None:
     """Return what surrounds a question in the words of the LLM's tokenizer, or `None` when the folder has none."""
     if not any((llm_dir / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
         return None
-    from visiontokens.data.encoders import FastEncoder
-    from visiontokens.models.processors import load_tokenizer  # which imports this module
-    from visiontokens.models.query import question_marks
-
-    return question_marks(FastEncoder(load_tokenizer([llm_dir])))
+    return question_marks(FastEncoder(AutoTokenizer.from_pretrained(llm_dir)))
 
 
 def _text_config(folder: Path) -> LlamaConfig:
