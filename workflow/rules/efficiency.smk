@@ -20,6 +20,7 @@ rule measure:
         gpu=gpus(1),
     params:
         settings=section("efficiency"),
+        backbones=section("backbones", "llm_layers"),
         code=code(
             "measure.record",
             methods=sorted({row.method for row in EXPERIMENTS.values()}),

@@ -32,6 +32,7 @@ rule align:
         gpu=gpus(SETTINGS.gpus),
     params:
         seed=SETTINGS.seed,
+        backbones=section("backbones", "llm_layers"),
         settings=section("train")["align"],
         code=train_code,
         run=f"{RESULTS}/runs/{{experiment}}/seed{{seed}}/align",
@@ -71,6 +72,7 @@ rule tune:
         gpu=gpus(SETTINGS.gpus),
     params:
         seed=SETTINGS.seed,
+        backbones=section("backbones", "llm_layers"),
         settings=section("train")["tune"],
         video=section("video", "frames") if CLIPS else {},
         code=train_code,

@@ -1,4 +1,4 @@
-"""The published numbers of the papers, typed once under `data/reference`."""
+"""The published numbers, typed once under `data/reference`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 REFERENCE = Path("data/reference")
-REFERENCE_FILES = ("llava_stf.csv", "llavolta.csv", "llava_1_5.csv", "m3.csv")
+REFERENCE_FILES = ("llava_stf.csv", "llavolta.csv", "llava_1_5.csv", "m3.csv", "quecc.csv")
 REFERENCE_COLUMNS = ["paper", "table", "row", "column", "value", "std", "unit", "suspect", "source"]
 
 
@@ -19,8 +19,8 @@ def reference(paper: str | None = None, table: str | None = None, folder: Path =
     """Return published numbers, one per line, in the order of the papers.
 
     Args:
-        paper: `stf` (LLaVA-STF), `volta` (LLaVolta), `llava15` or `m3`; none = all.
-        table: `1` .. `10`, `fig1`, `fig1_left`, `fig1_right`, `headline`, `zoo`; none = all.
+        paper: `stf` (LLaVA-STF), `volta` (LLaVolta), `llava15`, `m3` or `quecc`; none = all.
+        table: `1` .. `10`, `fig1`, `fig1_left`, `fig1_right`, `headline`, `zoo`, `scaling`; none = all.
         folder: where the CSV files are.
 
     Raises:

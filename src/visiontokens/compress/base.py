@@ -51,6 +51,7 @@ __all__ = [
 P = TypeVar("P", bound=MethodParams)
 PAPER_BLOCKS = 24
 PAPER_LAYERS = 32
+VICUNA_MLP = 11008 / 4096
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,17 @@ class Geometry:
     feature_level: int = -2
     vision_heads: int = 16  # CLIP ViT-L
     vision_mlp: int | None = None  # hidden width of the tower's MLPs; None = 4 C, as in CLIP
+    llm_mlp: int = 0  # hidden width of the decoder's gated MLP; 0 = not known, Vicuna's ratio to the width
+    llm_kv_width: int = 0  # channels of a token's keys; 0 = not known, as many as its queries
+
+    def llm_flops(self, tokens: int) -> float:
+        """Matrix FLOPs (two per multiply-add) of the stock decoder layers on one text of so many tokens.
+
+        Linear maps and dense attention products, as in `measure/flops`; no output layer.
+        """
+        width, mlp = self.llm_width, self.llm_mlp or round(self.llm_width * VICUNA_MLP)
+        linear = 2 * width * width + 2 * width * (self.llm_kv_width or width) + 3 * width * mlp
+        return 2.0 * self.llm_layers * (tokens * linear + 2 * tokens**2 * width)
 
     @property
     def n_vision(self) -> int:
@@ -97,6 +109,7 @@ class VisionIn:
     frames: Sequence[int]  # frames of each image run in reading order; they sum to F
     cls: dict[int, Tensor] = field(default_factory=dict)  # hidden-state index -> [F, C], where `class_levels` asks
     tower: nn.Module | None = None  # frozen; for what a method computes from states with a block's own weights
+    query: Tensor | None = None  # state of the question about each frame, [F, D], for methods with `text_query`
 
     @property
     def features(self) -> Tensor:
@@ -142,6 +155,8 @@ class Compressor(nn.Module, Generic[P]):
         stochastic: results depend on a random draw even in eval mode.
         packable: several samples may share a row in training (`Seq.doc`); false for methods that look at whole rows,
             or mask them densely.
+        text_query: reads the question before the language model: the model computes `VisionIn.query`, and training
+            gives every turn of a conversation a row of its own. Such a method is neither prefix-safe nor packable.
         dense_mask: sets `Seq.mask`, which flash attention cannot apply; such a method always gets SDPA.
     """
 
@@ -152,6 +167,7 @@ class Compressor(nn.Module, Generic[P]):
     identity: ClassVar[Mapping[str, Any] | None] = None
     stochastic: ClassVar[bool] = False
     packable: ClassVar[bool] = True
+    text_query: ClassVar[bool] = False
     dense_mask: ClassVar[bool] = False
 
     def __init__(self, params: P, geometry: Geometry) -> None:

@@ -137,6 +137,8 @@ class BackbonesConfig(Section):
     """Folder of the CLIP vision tower."""
     llm: Path = Path("data/backbones/llm")
     """Folder of the LLaMA model with its tokenizer."""
+    llm_layers: Size | None = None
+    """Start from the language model's first so many decoder layers only, for models of several sizes; null = all."""
     pretrain_tower: TowerPretrainConfig = TowerPretrainConfig()
     """How the shipped tower was made."""
 

@@ -200,6 +200,8 @@ class Collator:
         segments: emit `segment_ids`.
         weighted: emit `loss_weights`.
         packed: join the samples into one row.
+        unrolled: give every isolated turn a row of its own, with `image_index` `[I]` saying which of the loaded images
+            each row with an image shows. The targets and their weights stay, so an optimizer step's loss does too.
     """
 
     def __init__(
@@ -210,14 +212,19 @@ class Collator:
         segments: bool = False,
         weighted: bool = False,
         packed: bool = False,
+        unrolled: bool = False,
     ) -> None:
+        if packed and unrolled:
+            raise ValueError("expected packed or unrolled rows, found both")
         self.pad_id, self.source, self.segments, self.weighted = pad_id, source, segments, weighted
-        self.packed = packed
+        self.packed, self.unrolled = packed, unrolled
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """Return the batch of some samples."""
         import torch
 
+        if self.unrolled:
+            return self._unrolled(samples)
         tokens = [sample.tokens for sample in samples]
         documents = [number for number, t in enumerate(tokens) for _ in t.ids]
         if self.packed:
@@ -240,6 +247,38 @@ class Collator:
         if images and self.source is None:
             raise ValueError(f"expected a source of images, found none; the batch holds {images[0]!r}")
         return batch | (self.source.load(images) if images and self.source is not None else {})
+
+    def _unrolled(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """Return the batch with one row a turn; every image is loaded once."""
+        import torch
+
+        turns = [unroll(sample.tokens) for sample in samples]
+        rows = [Sample(turn, None) for parts in turns for turn in parts]
+        plain = Collator(self.pad_id, None, weighted=self.weighted)(rows)
+        pictured = [(sample.image, len(parts)) for sample, parts in zip(samples, turns, strict=True) if sample.image]
+        if not pictured:
+            return plain
+        if self.source is None:
+            raise ValueError(f"expected a source of images, found none; the batch holds {pictured[0][0]!r}")
+        plain["image_index"] = torch.tensor([i for i, (_, count) in enumerate(pictured) for _ in range(count)])
+        return plain | self.source.load([image for image, _ in pictured])
+
+
+def unroll(tokens: Tokens) -> list[Tokens]:
+    """Return every isolated turn of a conversation behind the prefix that all share; targets stay in one row each."""
+    last = max(tokens.segments, default=0)
+    if not last:
+        return [tokens]
+    places = [[i for i, segment in enumerate(tokens.segments) if segment in (0, turn)] for turn in range(1, last + 1)]
+    return [
+        Tokens(
+            [tokens.ids[i] for i in row],
+            [tokens.labels[i] if tokens.segments[i] or not number else IGNORE_INDEX for i in row],
+            [tokens.weights[i] if tokens.segments[i] or not number else 0.0 for i in row],
+            [0] * len(row),
+        )
+        for number, row in enumerate(places)
+    ]
 
 
 def _join(samples: Sequence[Tokens]) -> Tokens:

@@ -149,7 +149,10 @@ def _built(spec: str, shape: LlamaShape) -> MethodCost:
     import torch
 
     grid = (TOWER["grid"], TOWER["grid"])
-    geometry = Geometry(TOWER["width"], TOWER["layers"], grid, shape.hidden, shape.layers)
+    geometry = Geometry(
+        TOWER["width"], TOWER["layers"], grid, shape.hidden, shape.layers, llm_mlp=shape.mlp,
+        llm_kv_width=shape.kv_width,
+    )  # fmt: skip
     with torch.device("meta"):
         method: Compressor = MethodSpec.model_validate_json(spec).build(geometry)
     width, hidden, out = method.projector_sizes()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
 from visiontokens.compress.base import MethodSpec
@@ -70,6 +70,7 @@ def cost_record(
         "kv_bytes_per_layer": cache,
         "kv_bytes_per_value": bytes_per_value,
         "parameters": parameter_count(model),
+        "parameters_llm": parameter_count(nn.ModuleList([model.model.language_model, model.lm_head])),
         "parameters_compressor": parameter_count(compressor),
         "parameters_connector": parameter_count(compressor) + parameter_count(model.model.multi_modal_projector),
         "weight_bytes": parameter_bytes(model),
@@ -156,7 +157,8 @@ def cost_model(config: Config, method: MethodSpec) -> LlavaWithCompressor:
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     half = device == "cuda" and use_bf16(config.evaluate.precision, device)
-    sizes = llava_config(config.backbones.tower, config.backbones.llm, method)
+    backbones = config.backbones
+    sizes = llava_config(backbones.tower, backbones.llm, method, backbones.llm_layers)
     with torch.device(device), no_init_weights():
         model: Any = LlavaWithCompressor._from_config(sizes, dtype=torch.bfloat16 if half else torch.float32)
     fill(model, config.seed)

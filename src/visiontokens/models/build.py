@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM, LlavaConfig
+from transformers import AutoTokenizer, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM, LlavaConfig
 from transformers.initialization import no_init_weights
 
-from visiontokens.compress.base import MethodSpec
+from visiontokens.compress.base import MethodSpec, lookup
+from visiontokens.data.encoders import FastEncoder
 from visiontokens.models.hooked import geometry_of
 from visiontokens.models.llava import LlavaWithCompressor
+from visiontokens.models.query import question_marks
 from visiontokens.provenance import atomic_write, read_json, sha256_file, sha256_json
 
 IMAGE_TOKEN = "<image>"
@@ -29,22 +31,31 @@ class CheckpointError(ValueError):
 
 
 def build_model(
-    tower_dir: str | Path, llm_dir: str | Path, method: MethodSpec, seed: int, dtype: torch.dtype = torch.float32
+    tower_dir: str | Path,
+    llm_dir: str | Path,
+    method: MethodSpec,
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+    *,
+    llm_layers: int | None = None,
 ) -> LlavaWithCompressor:
     """Join a pretrained tower and language model; projector and compressor are new, drawn from `seed`.
 
-    New linears have torch's default initialisation, as in LLaVA-1.5.
+    New linears have torch's default initialisation, as in LLaVA-1.5. With `llm_layers`, decoder layers behind the
+    first so many are left away; the final norm and the output layer stay.
 
     Raises:
         FileNotFoundError: a folder or its config.json is missing.
-        CheckpointError: a backbone lacks weights.
+        CheckpointError: a backbone lacks weights, or has fewer layers than asked for.
     """
-    config = llava_config(tower_dir, llm_dir, method)
+    config = llava_config(tower_dir, llm_dir, method, llm_layers)
     with torch.random.fork_rng(), no_init_weights():
         model = LlavaWithCompressor(config)
     nn.Module.to(model, dtype)
     tower = CLIPVisionModel.from_pretrained(_folder(tower_dir), dtype=dtype)
     llm = LlamaForCausalLM.from_pretrained(_folder(llm_dir), dtype=dtype)
+    decoder: Any = llm.model
+    decoder.layers = decoder.layers[:llm_layers]
     model.model.vision_tower.load_state_dict(tower.state_dict())
     model.model.language_model.load_state_dict(llm.model.state_dict())
     model.lm_head.load_state_dict(llm.lm_head.state_dict())
@@ -64,13 +75,25 @@ def reset_new_parts(model: LlavaWithCompressor, seed: int) -> None:
         model.compressor.reset_parameters()
 
 
-def llava_config(tower_dir: str | Path, llm_dir: str | Path, method: MethodSpec) -> LlavaConfig:
+def llava_config(
+    tower_dir: str | Path, llm_dir: str | Path, method: MethodSpec, llm_layers: int | None = None
+) -> LlavaConfig:
     """Return the configuration of the joint model; the image token is `<image>` of the LLM's tokenizer.
 
-    Both folders may be that of a LLaVA checkpoint, whose parts then count.
+    A method that reads the question finds the tokens around it in `question_marks`, if there is a tokenizer.
+    Both folders may be that of a LLaVA checkpoint, whose parts then count. `llm_layers` cuts the decoder short.
+
+    Raises:
+        CheckpointError: it has fewer layers.
     """
     vision = CLIPVisionConfig.from_pretrained(_folder(tower_dir))
     text = _text_config(_folder(llm_dir))
+    if llm_layers is not None:
+        if llm_layers > text.num_hidden_layers:
+            raise CheckpointError(
+                f"{llm_dir}: found {text.num_hidden_layers} decoder layers, expected at least llm_layers {llm_layers}"
+            )
+        text.num_hidden_layers = llm_layers
     sizes: Any = vision
     side = sizes.image_size // sizes.patch_size
     config = LlavaConfig(
@@ -81,7 +104,16 @@ def llava_config(tower_dir: str | Path, llm_dir: str | Path, method: MethodSpec)
         tie_word_embeddings=text.tie_word_embeddings,
     )
     config.compressor = method.to_config()
+    if lookup(method.name).text_query:
+        config.question_marks = _question_marks(Path(llm_dir))
     return config
+
+
+def _question_marks(llm_dir: Path) -> dict[str, list[int]] | None:
+    """Return what surrounds a question in the words of the LLM's tokenizer, or `None` when the folder has none."""
+    if not any((llm_dir / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+        return None
+    return question_marks(FastEncoder(AutoTokenizer.from_pretrained(llm_dir)))
 
 
 def _text_config(folder: Path) -> LlamaConfig:

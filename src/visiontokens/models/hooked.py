@@ -36,6 +36,8 @@ def geometry_of(config: LlavaConfig) -> Geometry:
         feature_level=config.vision_feature_layer,
         vision_heads=vision.num_attention_heads,
         vision_mlp=vision.intermediate_size,
+        llm_mlp=text.intermediate_size,
+        llm_kv_width=text.hidden_size // text.num_attention_heads * text.num_key_value_heads,
     )
 
 

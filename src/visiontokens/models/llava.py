@@ -11,19 +11,19 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast
 
-from visiontokens.compress.base import Compressor, Geometry, MethodSpec, Seq, VisionIn
+from visiontokens.compress.base import Compressor, MethodSpec, Seq
 from visiontokens.compress.sequence import positions
 from visiontokens.models import splice
 from visiontokens.models.hooked import HookedLlavaModel, geometry_of
 from visiontokens.models.llama import Extension, Prefill
 from visiontokens.models.load import Load
 from visiontokens.models.loss import Rows, keep_rows, labelled_rows, next_token_loss, scatter_back, share
+from visiontokens.models.pictures import EncodesImages, Levels
+from visiontokens.models.query import Prompt
 from visiontokens.models.state import State, VisionCache
 
-Levels = dict[int, Tensor]
 
-
-class LlavaWithCompressor(LlavaForConditionalGeneration):
+class LlavaWithCompressor(EncodesImages, LlavaForConditionalGeneration):
     """LLaVA plus one compressor, chosen by `config.compressor = {"name": ..., "params": {...}}`.
 
     `forward` takes what the stock model takes and, besides, one placeholder per image, precomputed tower states and
@@ -47,11 +47,6 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
         self.post_init()
 
     @property
-    def geometry(self) -> Geometry:
-        """Widths, depths and patch grid."""
-        return self.compressor.geometry
-
-    @property
     def _text(self) -> Any:
         """Configuration of the language model."""
         return self.config.text_config
@@ -60,61 +55,6 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
     def prefix_safe(self) -> bool:
         """Whether a state prefilled with system prompt and image serves any text after it."""
         return self.compressor.prefix_safe
-
-    def encode_images(
-        self,
-        pixel_values: Tensor | None = None,
-        vision_levels: Levels | None = None,
-        vision_frames: Sequence[int] | None = None,
-    ) -> tuple[list[Tensor], list[int]]:
-        """Return the LLM tokens `[M_i, D]` of every image (or video), and its uncompressed token counts.
-
-        Args:
-            pixel_values: images `[F, 3, H, W]`, or videos `[V, T, 3, H, W]` whose frames' tokens are joined.
-            vision_levels: hidden states instead, `[F, N, C]` or `[V, T, N, C]` by hidden-state index; those that the
-                method wants with CLS have it in front, `[F, 1 + N, C]`.
-            vision_frames: frames of each image or video, where F pictures hold both; they sum to F.
-
-        Raises:
-            ValueError: both or neither given, a level is missing or misshaped, frames that do not sum to F.
-        """
-        if (pixel_values is None) == (vision_levels is None):
-            raise ValueError("pass exactly one of pixel_values and vision_levels")
-        projector = self.model.multi_modal_projector
-        dtype = projector.linear_1.weight.dtype
-        if pixel_values is not None:
-            frames = _frames(pixel_values, 4)
-            flat = pixel_values.flatten(0, 1) if pixel_values.ndim == 5 else pixel_values
-            tower = self.model.vision_tower
-            states = self.compressor.run_tower(tower, flat.to(tower.dtype))
-        else:
-            states, frames = self._given_levels(vision_levels or {})
-        states = {level: value.to(dtype) for level, value in states.items()}
-        if vision_frames is not None:
-            if sum(vision_frames) != sum(frames):
-                raise ValueError(f"vision_frames: found {list(vision_frames)}, expected a sum of {sum(frames)}")
-            frames = [int(count) for count in vision_frames]
-        first = {level: states[level][:, 0] for level in self.compressor.class_levels}
-        patches = {level: value[:, 1:] if level in first else value for level, value in states.items()}
-        geometry = self.geometry
-        vision = VisionIn(patches, geometry.default_level, geometry.grid, frames, first, self.model.vision_tower)
-        return self.compressor.compress(vision, projector), [self.geometry.n_vision * count for count in frames]
-
-    def _given_levels(self, levels: Levels) -> tuple[Levels, list[int]]:
-        missing = [level for level in self.compressor.levels if level not in levels]
-        if missing:
-            raise ValueError(
-                f"method {self.method.name!r} reads tower levels {list(self.compressor.levels)}; "
-                f"missing {missing}, given {sorted(levels)}"
-            )
-        states = {level: levels[level] for level in self.compressor.levels}
-        frames = _frames(next(iter(states.values())), 3)
-        flat = {level: value.flatten(0, 1) if value.ndim == 4 else value for level, value in states.items()}
-        for level, want in self.compressor.state_shapes(sum(frames)).items():
-            if tuple(flat[level].shape) != want:
-                note = " (class token in front)" if level in self.compressor.class_levels else ""
-                raise ValueError(f"vision level {level}: expected shape {want}{note}, found {tuple(flat[level].shape)}")
-        return flat, frames
 
     def forward(  # type: ignore[override]  # noqa: PLR0917 - the stock signature
         self,
@@ -134,6 +74,7 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
         loss_weights: Tensor | None = None,
         document_ids: Tensor | None = None,
         vision_frames: Sequence[int] | None = None,
+        image_index: Tensor | None = None,
         **kwargs: Any,
     ) -> LlavaCausalLMOutputWithPast:
         """Run the model.
@@ -157,6 +98,7 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
             document_ids: `[B, S]` number of the sample that a token belongs to, where rows hold several (-1 padding);
                 samples do not see each other, and each has positions of its own.
             vision_frames: frames of each image or video, where a batch holds both; see `encode_images`.
+            image_index: which of the given images stands at each placeholder, where several rows show the same one.
             **kwargs: passed to the layers; `num_items_in_batch` divides the summed (weighted) loss.
 
         Returns:
@@ -168,7 +110,7 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
         """
         loss_only = (self.training and labels is not None) if loss_only is None else loss_only
         own_loss = (labels is not None and (loss_only or loss_weights is not None)) or document_ids is not None
-        own_loss = own_loss or vision_frames is not None
+        own_loss = own_loss or vision_frames is not None or image_index is not None
         if not own_loss and self._is_stock(input_ids, pixel_values, vision_levels, segment_ids, past_key_values):
             return super().forward(
                 input_ids=input_ids, pixel_values=pixel_values, attention_mask=attention_mask,
@@ -179,7 +121,8 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
             raise ValueError("compression needs input_ids; inputs_embeds does not say where the images are")
         if past_key_values is not None and past_key_values.get_seq_length() > 0:
             return self._continue(input_ids, attention_mask, position_ids, past_key_values, logits_to_keep, **kwargs)
-        images = self._images(pixel_values, vision_levels, mm_encoder_outputs, vision_frames)
+        prompt = Prompt(input_ids, attention_mask, labels, segment_ids, document_ids, image_index)
+        images = self._images(pixel_values, vision_levels, prompt, mm_encoder_outputs, vision_frames)
         full, layout = self._splice(
             input_ids, attention_mask, images, position_ids=position_ids, segment_ids=segment_ids,
             document_ids=document_ids,
@@ -229,20 +172,6 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
             len(pixel_values) * self.geometry.n_vision
         )
         return pixel_values.ndim == 4 and expanded
-
-    def _images(
-        self,
-        pixel_values: Tensor | None,
-        vision_levels: Levels | None,
-        encoded: dict[str, Any] | None,
-        vision_frames: Sequence[int] | None = None,
-    ) -> tuple[list[Tensor], list[int]]:
-        if encoded is not None and encoded.get("image") is not None:
-            tokens = list(encoded["image"].pooler_output)
-            return tokens, [self.geometry.n_vision] * len(tokens)
-        if pixel_values is None and vision_levels is None:
-            return [], []
-        return self.encode_images(pixel_values, vision_levels, vision_frames)
 
     def _splice(
         self,
@@ -304,7 +233,7 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
         vision_levels: Levels | None = None,
     ) -> State:
         """Read a prompt, or a prefix shared by many prompts; arguments as in `forward`."""
-        images = self._images(pixel_values, vision_levels, None)
+        images = self._images(pixel_values, vision_levels, Prompt(input_ids, attention_mask))
         seq, _ = self._splice(input_ids, attention_mask, images)
         work = Prefill(seq, self.compressor, VisionCache())
         hidden = self.model.language_model(work=work).last_hidden_state
@@ -345,7 +274,7 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
             stock = {"pixel_values": pixels} if pixels is not None else {}
             return self._stock_generate(ids, **stock, **kwargs)
         mask = kwargs.pop("attention_mask", None)
-        images, patches = self._images(pixels, levels, None)
+        images, patches = self._images(pixels, levels, Prompt(ids, mask))
         layout = splice.plan(ids, mask, self.config.image_token_id, [len(tokens) for tokens in images], patches)
         full = ids.gather(1, layout.slot).masked_fill(~layout.valid, self._pad_id())
         if images:
@@ -368,10 +297,3 @@ class LlavaWithCompressor(LlavaForConditionalGeneration):
         pad = self.generation_config.pad_token_id
         pad = self._text.pad_token_id if pad is None else pad
         return 0 if pad is None else int(pad)
-
-
-def _frames(value: Tensor, plain: int) -> list[int]:
-    """Return frames per image run: one each, or T for videos, which have one more dimension."""
-    if value.ndim not in (plain, plain + 1):
-        raise ValueError(f"expected {plain} dimensions (images) or {plain + 1} (videos); found {tuple(value.shape)}")
-    return [1] * len(value) if value.ndim == plain else [value.shape[1]] * len(value)

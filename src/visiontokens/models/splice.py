@@ -96,6 +96,15 @@ def plan(
     return _layout(width=width, number=number, real=real, counts=np.asarray(counts, np.int64), device=input_ids.device)
 
 
+def image_rows(
+    input_ids: Tensor, attention_mask: Tensor | None, image_token: int, counts: Sequence[int], patches: Sequence[int]
+) -> list[int]:
+    """Return the row of every image; arguments and errors as in `plan`."""
+    mask = input_ids == image_token
+    mask = mask if attention_mask is None else mask & attention_mask.bool()
+    return [row for row, _ in _find(mask.cpu().numpy(), counts, patches)[0]]
+
+
 def _find(mask: np.ndarray, counts: Sequence[int], patches: Sequence[int]) -> tuple[list[tuple[int, int]], list[int]]:
     """Return where each image starts and how many placeholders stand for it."""
     rows, cols = np.nonzero(mask)

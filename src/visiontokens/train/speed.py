@@ -52,8 +52,8 @@ def step_flops(model: LlavaWithCompressor, load: Load) -> float:
 
     Per pass: the decoder's linear maps on the tokens of each layer, the output layer on labelled rows, projector and
     compressor on every image. A forward is one pass, a backward one for the inputs and one more for the weights of
-    what trains. Attention products, the vision tower and recomputation are left out (LLaVolta's count leaves out
-    attention too), so the MFU errs on the low side.
+    what trains. Attention products, the vision tower, recomputation and the questions that a method reads by themselves
+    are left out (LLaVolta's count leaves out attention too), so the MFU errs on the low side.
     """
     text: Any = model.config.text_config
     first: Any = model.model.language_model.layers[0]

@@ -164,7 +164,8 @@ def _model(run: Run) -> LlavaWithCompressor:
     if run.init is not None:
         model = load_model(run.init, method)
     else:
-        model = build_model(run.config.backbones.tower, run.config.backbones.llm, method, run.seed)
+        backbones = run.config.backbones
+        model = build_model(backbones.tower, backbones.llm, method, run.seed, llm_layers=backbones.llm_layers)
     if run.settings.lora is not None and run.stage == "tune":
         add_lora(model, run.settings.lora, run.seed)
     return model
@@ -195,6 +196,7 @@ def _identity(run: Run, processes: Processes) -> dict[str, Any]:
         "processes": processes.count,
         "deepspeed": deepspeed_config(run.settings.deepspeed),
         "data_hash": sha256_file(annotations),
+        "llm_layers": run.config.backbones.llm_layers,
         "weights": {name: weights_hash(folder) for name, folder in folders.items()},
     } | ({"frames": run.config.video.frames} if _names_videos(annotations) else {})
 
@@ -226,7 +228,10 @@ def _data(run: Run, model: LlavaWithCompressor) -> tuple[InstructDataset, Collat
     if source is not None:
         source.check(images, str(dataset.path))
     weighted = settings.caption_weight != 1.0
-    return dataset, Collator(encoder.pad_id, source, segments=dataset.isolated, weighted=weighted, packed=run.packed)
+    unrolled = dataset.isolated and lookup(run.method.name).text_query
+    return dataset, Collator(
+        encoder.pad_id, source, segments=dataset.isolated, weighted=weighted, packed=run.packed, unrolled=unrolled
+    )
 
 
 def _images(run: Run, model: LlavaWithCompressor, *, videos: bool) -> ImageSource:

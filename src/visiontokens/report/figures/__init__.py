@@ -5,6 +5,7 @@ from visiontokens.report.figures.efficiency import pareto
 from visiontokens.report.figures.inside import attention_by_layer, feature_similarity, tower_probe
 from visiontokens.report.figures.radar import radar
 from visiontokens.report.figures.redundancy import redundancy_curves
+from visiontokens.report.figures.scaling import scaling_figure
 from visiontokens.report.figures.training import training_curves
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "pareto",
     "radar",
     "redundancy_curves",
+    "scaling_figure",
     "tower_probe",
     "training_curves",
 ]
