@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from visiontokens.compress import Geometry, MethodSpec
 from visiontokens.compress.base import methods
 from visiontokens.models.build import CheckpointError, load_model, save_model
+from visiontokens.models.state import VisionCache
 
 CONFIG = Path(__file__).parents[2] / "config" / "methods"
 METHODS = methods()
@@ -39,12 +40,27 @@ def _batch():
     }
 
 
-def test_declared_tokens_are_those_of_the_prefill_and_of_its_cache(model):
-    length, rows = 9, {"k_proj": [], "q_proj": []}
-    for layer in model.model.language_model.layers:
+def _noted(run, inside):
+    """Return a layer's runner that says in `inside` whether it is at work on a prompt (what is cached is one)."""
+
+    def noted(*args, **kwargs):
+        inside.append(any(isinstance(value, VisionCache) for value in args))
+        try:
+            return run(*args, **kwargs)
+        finally:
+            inside.pop()
+
+    return noted
+
+
+def test_declared_tokens_are_those_of_the_prefill_and_of_its_cache(model, monkeypatch):
+    length, lm, rows, inside = 9, model.model.language_model, {"k_proj": [], "q_proj": []}, []
+    for layer in lm.layers:
         for name, seen in rows.items():
             hook = getattr(layer.self_attn, name).register_forward_hook
-            hook(lambda _, args, __, seen=seen: seen.append(args[0].shape[1] - (length - 1)))
+            hook(lambda _, args, __, seen=seen: seen.append(args[0].shape[1] - (length - 1)) if any(inside) else None)
+    for name in ("_whole", "_some"):  # a method may also rank with a layer's weights, or read the question alone
+        monkeypatch.setattr(lm, name, _noted(getattr(lm, name), inside))
     state = model.prefill(prompt(length)[None], pixel_values=pixels(1))
     compressor = model.compressor
     assert rows["k_proj"] == compressor.tokens_per_layer(PATCHES, LAYERS)

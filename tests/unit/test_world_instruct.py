@@ -119,7 +119,7 @@ def test_contact_sheet_shows_every_benchmark(tmp_path):
     sheet.contact_sheet(smoke_world(), columns=2).savefig(out)
     with Image.open(out) as image:
         assert image.width > 800 and np.asarray(image).std() > 20
-    for benchmark in BENCHMARKS.values():
+    for benchmark in (b for b in BENCHMARKS.values() if not b.video):
         chosen = sheet.samples(benchmark, smoke_world() / "benchmarks", 4, chinese=True)
         assert len({sample.image for sample in chosen}) == 4
         assert all(sample.gold and prompts.SHORT_ANSWER not in sample.question for sample in chosen)

@@ -95,7 +95,7 @@ def chinese_font() -> str | None:
 
 
 def contact_sheet(world_dir: Path, columns: int = 4) -> Figure:
-    """Return a figure with `columns` samples of each benchmark of a world.
+    """Return a figure with `columns` samples of each image benchmark of a world.
 
     Without a Chinese font, MMBench-CN's row shows the English of its questions and says so.
 
@@ -106,11 +106,12 @@ def contact_sheet(world_dir: Path, columns: int = 4) -> Figure:
     from matplotlib.figure import Figure
 
     benchmarks_dir = Path(world_dir) / "benchmarks"
-    size = _NAME_WIDTH + columns * _CELL[0], len(BENCHMARKS) * _CELL[1]
+    shown_benchmarks = [benchmark for benchmark in BENCHMARKS.values() if not benchmark.video]
+    size = _NAME_WIDTH + columns * _CELL[0], len(shown_benchmarks) * _CELL[1]
     font = chinese_font()
     with rc_context({"font.family": ["DejaVu Sans", *([font] if font else [])]}):
         figure = Figure(figsize=size, dpi=150)
-        for row, benchmark in enumerate(BENCHMARKS.values()):
+        for row, benchmark in enumerate(shown_benchmarks):
             glossed = benchmark.lang == "cn" and font is None
             shown = replace(BENCHMARKS["mmbench"], name=benchmark.name) if glossed else benchmark
             top = size[1] - row * _CELL[1]
