@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from planning import ROOT
 
 from visiontokens.cli import main
 from visiontokens.models import tiny
