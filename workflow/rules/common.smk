@@ -188,11 +188,8 @@ def listing(wildcards):
 
 def class_tokens(column, *sets):
     """Return a function of the wildcards: the class tokens of image sets, where the row's method reads them."""
-    return lambda wildcards: [
-        path.replace("/index.json", ".class/index.json")
-        for path in cached(*sets)
-        if reads_class_token(getattr(EXPERIMENTS[wildcards.experiment], column))
-    ]
+    beside = cached(*(f"{name}.class" for name in sets))
+    return lambda wildcards: (beside if reads_class_token(getattr(ROWS[wildcards.experiment], column)) else [])
 
 
 def receipts(*readers):
