@@ -30,7 +30,7 @@ BENCHMARKS = list(load_benchmarks(SETTINGS))
 OFFICIAL = SETTINGS.world is None  # official files instead of a generated world
 RELEASED = SETTINGS.experiments.released
 TRAINED = [name for name, row in EXPERIMENTS.items() if row.trained and name not in RELEASED]
-SEARCHED = searched_rows(SETTINGS, EXPERIMENTS)
+SEARCHED = searched_rows(SETTINGS, ROWS)
 NOTEBOOKS = SETTINGS.report.notebooks
 VIDEOS = [name for name in BENCHMARKS if find_benchmark(name).video]
 CLIPS = SETTINGS.video.clips is not None  # a generated world with clips: they are trained on, too
@@ -172,6 +172,11 @@ def search_result(wildcards):
     """Return the result of the search that completes a run's method, if it asks for one."""
     name = wildcards.experiment
     return [f"{RESULTS}/search/{name}.json"] if name in SEARCHED else []
+
+
+def search_results(rows):
+    """Return the results of the searches that complete the methods of some rows."""
+    return [f"{RESULTS}/search/{name}.json" for name in rows if name in SEARCHED]
 
 
 def cached(*sets):

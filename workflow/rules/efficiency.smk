@@ -7,7 +7,7 @@ rule measure:
         tower=f"<tower>/{WEIGHTS_FILE}",
         llm=f"<llm>/{WEIGHTS_FILE}",
         methods=sorted({method_file(row.method) for row in EXPERIMENTS.values()}),
-        searches=collect("<results>/search/{experiment}.json", experiment=SEARCHED),
+        searches=search_results(EXPERIMENTS),
     output:
         records=collect("<results>/efficiency/{experiment}.json", experiment=EXPERIMENTS),
     log:

@@ -12,6 +12,7 @@ rule measure_leaderboard:
         tower=f"<tower>/{WEIGHTS_FILE}",
         llm=f"<llm>/{WEIGHTS_FILE}",
         methods=sorted({method_file(row.method) for row in LEADERBOARD_ROWS.values()}),
+        searches=search_results(LEADERBOARD_ROWS),
     output:
         records=collect(
             "<results>/leaderboard/efficiency/{experiment}.json",
@@ -27,6 +28,7 @@ rule measure_leaderboard:
         gpu=gpus(1),
     params:
         settings=section("efficiency"),
+        backbones=section("backbones", "llm_layers"),
         code=code(
             "measure.record",
             methods=sorted({row.method for row in LEADERBOARD_ROWS.values()}),
