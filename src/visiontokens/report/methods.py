@@ -99,7 +99,7 @@ def methods_table(found: list[Facts], pages: Path) -> Table:
 
     Args:
         found: see `all_facts`.
-        pages: folder of the pages by registered name; a method without one is not linked.
+        pages: folder of the pages, named like the method or its module; a method without one is not linked.
     """
     lines = [
         {
@@ -122,7 +122,8 @@ def methods_table(found: list[Facts], pages: Path) -> Table:
 
 
 def _linked(fact: Facts, pages: Path) -> str:
-    for stem in (fact.name, fact.name.replace("_", "-"), fact.id):
+    module = lookup(fact.name).__module__.rpartition(".")[2]  # one page for all methods of a file
+    for stem in (fact.name, module):
         if (pages / f"{stem}.md").is_file():
             return f"[`{fact.id}`]({pages.name}/{stem}.md)"
     return f"`{fact.id}`"
