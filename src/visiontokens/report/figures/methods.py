@@ -73,10 +73,10 @@ def _layers(axis: Axes, fact: Facts) -> None:
             [*range(depth), depth], [*fact.cached, fact.cached[-1]], where="post", color=CACHED, linewidth=1.2,
             label="left in the cache",
         )  # fmt: skip
-        axis.legend(loc="upper right", fontsize=6.5)
+        axis.legend(loc="upper right", fontsize=6.5, ncols=2)
     inside = "inside the LLM" in fact.places
     changed = [i for i, (before, after) in enumerate(pairwise(fact.tokens), 1) if before != after] if inside else []
-    top = 1.22 * max(PATCHES, *fact.tokens)
+    top = (1.22 if fact.cached == fact.tokens else 1.36) * max(PATCHES, *fact.tokens)
     for index in changed if len(changed) < depth // 2 else []:
         axis.annotate(
             "", (index - 0.5, fact.tokens[index - 1]), (index - 0.5, 0.96 * top),
