@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 import pytest
 from smoke_world import SMOKE, smoke_world
 
-from visiontokens.data.benchmarks import BENCHMARKS
+from visiontokens.data.benchmarks import IMAGE_BENCHMARKS
 from visiontokens.data.benchmarks.mme import COGNITION, PERCEPTION, RELEASE
 from visiontokens.data.miniworld.benchmarks import gqa, vqav2
 from visiontokens.data.miniworld.benchmarks.mmbench import rotations
@@ -17,7 +17,6 @@ from visiontokens.data.miniworld.benchmarks.mme import NESTED
 from visiontokens.data.miniworld.tokenizer import build_tokenizer
 
 csv.field_size_limit(sys.maxsize)
-IMAGES = [name for name, benchmark in BENCHMARKS.items() if not benchmark.video]
 
 
 def read(path):
@@ -28,21 +27,21 @@ def lines(path):
     return [json.loads(line) for line in (smoke_world() / "benchmarks" / path).read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("name", IMAGE_BENCHMARKS)
 def test_loaders_read_what_writers_write(name):
     folder = smoke_world() / "benchmarks"
-    examples = BENCHMARKS[name].read(folder)
+    examples = IMAGE_BENCHMARKS[name].read(folder)
     counts = json.loads((smoke_world() / "world.json").read_text())["counts"]["benchmarks"][name]
     assert len(examples) == counts.get("rows", counts["questions"])
     for example in examples:
-        image = BENCHMARKS[name].image_path(folder, example)
+        image = IMAGE_BENCHMARKS[name].image_path(folder, example)
         assert image is None or image.is_file()
 
 
-@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("name", IMAGE_BENCHMARKS)
 def test_prompts_use_known_words_only(name):
     tokenizer = build_tokenizer()
-    for example in BENCHMARKS[name].read(smoke_world() / "benchmarks"):
+    for example in IMAGE_BENCHMARKS[name].read(smoke_world() / "benchmarks"):
         assert tokenizer.unk_token_id not in tokenizer(example.prompt)["input_ids"], example.prompt
 
 

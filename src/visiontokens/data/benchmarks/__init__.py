@@ -25,6 +25,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     )
 }  # fmt: skip
 """The image benchmarks in the papers' column order, then those about videos."""
+IMAGE_BENCHMARKS = {name: benchmark for name, benchmark in BENCHMARKS.items() if not benchmark.video}
 
 
 def find_benchmark(name: str) -> Benchmark:
@@ -38,4 +39,4 @@ def find_benchmark(name: str) -> Benchmark:
     return BENCHMARKS[name]
 
 
-__all__ = ["BENCHMARKS", "Benchmark", "BenchmarkError", "Example", "find_benchmark", "subset"]
+__all__ = ["BENCHMARKS", "IMAGE_BENCHMARKS", "Benchmark", "BenchmarkError", "Example", "find_benchmark", "subset"]
