@@ -2,6 +2,7 @@
 #   make reproduce            every table and figure at the mini scale, with a summary and a page to open
 #   make smoke                the same workflow on a handful of samples, in minutes
 #   make test                 the tests, the whole workflow at smoke scale among them
+#   make test-cluster         the tests of several processes and of a real SLURM, started by them
 #   make restore              bring stored results back into a fresh clone (REMOTE=DIR: where they are)
 #   make bench                time and memory of every method beside transformers' LLaVA (7B geometry on a GPU)
 #   make plan SCALE=paper     what it would cost: jobs, GPU-hours, disk, downloads with licences; offline
@@ -18,10 +19,10 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 SNAKEMAKE = snakemake --cores $(CORES) $(ARGS)
 
-.PHONY: help env plan reproduce smoke test bench lint restore store backbones lock clean
+.PHONY: help env plan reproduce smoke test test-cluster bench lint restore store backbones lock clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -10
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -9
 
 env: .venv/.ok
 
@@ -45,7 +46,10 @@ smoke: .venv/.ok
 	@echo "Tables and figures (of a smoke run: the numbers mean nothing): open results/smoke/paper/index.html"
 
 test: .venv/.ok
-	pytest -q
+	OMP_NUM_THREADS=1 pytest -q -n $(CORES) --dist loadfile tests/unit tests/conformance tests/workflow tests/artifact
+
+test-cluster: .venv/.ok
+	OMP_NUM_THREADS=1 pytest -q tests/distributed tests/slurm
 
 bench: .venv/.ok
 	visiontokens bench --out results/bench --threads $(CORES)
