@@ -17,10 +17,11 @@ import numpy as np
 
 from visiontokens.config import Config
 from visiontokens.data.features import FeatureError, FeatureStore, FeatureUnion, image_paths, tower_levels
+from visiontokens.data.featurize import configured_tower
 from visiontokens.data.images import Preprocessor
 from visiontokens.data.precision import autocast
 from visiontokens.data.progress import Progress
-from visiontokens.provenance import read_json, sha256_file, sha256_json, write_json
+from visiontokens.provenance import read_json, sha256_json, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -114,23 +115,17 @@ def class_states(config: Config, image_set: str) -> Path:
         ValueError: an image cannot be read, or a level does not exist.
     """
     import torch
-    from transformers import CLIPVisionModel
 
-    torch.set_num_threads(config.threads)
-    folder = config.backbones.tower
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
-        raise FileNotFoundError(f"{weights}: no vision tower there (setting backbones.tower)")
-    tower: Any = CLIPVisionModel.from_pretrained(folder, dtype=torch.float32).eval()
+    tower, processor, made_by = configured_tower(config)
     blocks = int(tower.config.num_hidden_layers)
     return compute_class_states(
         tower,
-        Preprocessor.from_config(read_json(folder / "preprocessor_config.json")),
+        processor,
         config.data_dir,
         image_set,
         sorted(set(range(blocks)) - set(tower_levels(config.features.levels, blocks))),
         out=class_folder(config.data_dir / "features" / image_set),
-        tower_sha=sha256_file(weights),
+        tower_sha=made_by,
         batch=config.features.batch_size,
         device="cuda" if torch.cuda.is_available() else "cpu",
     )
