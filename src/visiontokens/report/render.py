@@ -24,6 +24,7 @@ STYLE = """<style>
 .jp-Notebook { max-width: 1100px; margin: 0 auto; }
 .jp-RenderedMarkdown table, .jp-RenderedHTMLCommon table { display: block; overflow-x: auto; font-size: 80%; }
 .jp-RenderedHTMLCommon td { white-space: nowrap; }
+.jp-RenderedHTMLCommon td:nth-child(n+6):not([style*="right"]) { white-space: normal; min-width: 14em; }
 .jp-OutputArea-output img { max-width: 100%; height: auto; }
 </style>
 </head>"""

@@ -89,6 +89,7 @@ def theme() -> None:
         "ytick.labelsize": 8,
         "legend.fontsize": 8,
         "legend.frameon": False,
+        "legend.handlelength": 3.0,  # long enough to tell dashes apart
         "lines.linewidth": 1.5,
         "lines.markersize": 5.5,
         "pdf.fonttype": 42,

@@ -183,11 +183,13 @@ def errata_table(frame: pd.DataFrame, *, only_differences: bool) -> Table:
             "Quantity": chosen["quantity"],
             "Printed": chosen["printed"].map(_short),
             "Recomputed": chosen["recomputed"].map(_short),
-            "Arithmetic": chosen["arithmetic"],
+            "Arithmetic": chosen["arithmetic"].str.replace("*", "×"),  # a star is Markdown's emphasis
             "Verdict": chosen["verdict"],
-            "Note": chosen["note"],
+            "Note": chosen["note"].str.replace("*", "×"),
         }
     )
+    if only_differences:
+        text = text.drop(columns="Verdict")
     differing = int((frame["verdict"] == DIFFERS).sum())
     caption = f"{len(frame)} printed values recomputed; {differing} differ by more than rounding explains."
     return Table(text, caption)

@@ -17,6 +17,8 @@ NOT_RUN = "not run"
 NOT_PRINTED = "–"
 WIDE = 14
 """Tables with more columns span both columns of a page and are shrunk to it in LaTeX."""
+LONG = 24
+"""Characters above which a cell is no number."""
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "×": r"$\times$", "→": r"$\to$",
@@ -123,8 +125,10 @@ def _styled(table: Table, row: int, bold: str, escape: Callable[[str], str]) -> 
 
 
 def _is_text(column: pd.Series) -> bool:
-    """Tell whether a column holds words (then it is aligned left)."""
+    """Tell whether a column holds words or formulas (then it is aligned left)."""
     filled = [str(value) for value in column if str(value) not in (NOT_RUN, NOT_PRINTED, "")]
+    if any(len(value) > LONG for value in filled):
+        return True
     return not filled or sum(value.lstrip("-+±")[:1].isdigit() for value in filled) * 2 < len(filled)
 
 
