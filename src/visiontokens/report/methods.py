@@ -38,7 +38,9 @@ class Facts:
         places: where it acts (`field.SEAMS`).
         levels: hidden-state indices of the tower that it reads.
         tokens: vision tokens alive in every decoder layer during prefill.
+        computed: those of them that a layer computes anew; the others only give it keys and values.
         cached: vision rows in every layer's cache after it.
+        searched: the counts come from a search; before it they are the most that it can find.
         query_aware: it looks at the question.
         weights: how the rows of the table use it: `trained`, `training-free`, or both.
     """
@@ -49,7 +51,9 @@ class Facts:
     places: tuple[str, ...]
     levels: tuple[int, ...]
     tokens: tuple[float, ...]
+    computed: tuple[float, ...]
     cached: tuple[float, ...]
+    searched: bool
     query_aware: bool
     weights: str
 
@@ -83,14 +87,15 @@ def facts(path: Path, trained: set[bool]) -> Facts:
     geometry = Geometry(CLIP_L_336.hidden, CLIP_L_336.layers, (side, side), shape.hidden, shape.layers)
     with torch.device("meta"):
         built: Compressor = spec.build(geometry)
-    counts, cached = (
+    counts, computed, cached = (
         tuple(float(n) for n in counted(geometry.n_vision, shape.layers))
-        for counted in (built.tokens_per_layer, built.kv_per_layer)
+        for counted in (built.tokens_per_layer, built.queries_per_layer, built.kv_per_layer)
     )
     weights = [word for word, kind in (("trained", True), ("training-free", False)) if kind in trained]
     return Facts(
         id=path.stem, name=spec.name, note=spec.note, places=tuple(acts(built)), levels=built.levels,
-        tokens=counts, cached=cached, query_aware=type(built).looks_at_question(), weights=", ".join(weights),
+        tokens=counts, computed=computed, cached=cached, searched=spec.search is not None,
+        query_aware=type(built).looks_at_question(), weights=", ".join(weights),
     )  # fmt: skip
 
 
@@ -108,8 +113,8 @@ def methods_table(found: list[Facts], pages: Path) -> Table:
             "Acts": ", ".join(fact.places) or NOT_PRINTED,
             "Rows": fact.weights,
             "Sees the question": "yes" if fact.query_aware else "no",
-            "Tokens per layer": profile(fact.tokens),
-            "Budget": number(fact.mean),
+            "Tokens per layer": "searched" if fact.searched else profile(fact.tokens),
+            "Budget": "searched" if fact.searched else number(fact.mean),
             "Figure": f"[figure](figures/methods/{fact.id}.png)",
         }
         for fact in found

@@ -18,7 +18,7 @@ from visiontokens.report.methods import Facts
 from visiontokens.report.style import new_figure
 
 PATCHES = 576
-ACTS, PLAIN, ALIVE, CACHED = "#D55E00", "#dddddd", "#56B4E9", "#222222"
+ACTS, PLAIN, ALIVE, READ, CACHED = "#D55E00", "#dddddd", "#56B4E9", "#cfe6f5", "#222222"
 THIN = 6
 """Least height of a bar, so that a single token can be seen."""
 COLORS = 48
@@ -34,7 +34,8 @@ def schematic(fact: Facts) -> Figure:
     _layers(axes[1], fact)
     question = "sees the question" if fact.query_aware else "does not see the question"
     training = ", trains in a way of its own" if "training" in fact.places else ""
-    figure.suptitle(f"{fact.id}: {_tokens(fact.mean)} per layer, {question}{training}", fontsize=9)
+    budget = "tokens per layer are searched" if fact.searched else f"{_tokens(fact.mean)} per layer"
+    figure.suptitle(f"{fact.id}: {budget}, {question}{training}", fontsize=9)
     return figure
 
 
@@ -64,22 +65,28 @@ def _box(axis: Axes, left: float, text: str, *, on: bool) -> None:
 
 
 def _layers(axis: Axes, fact: Facts) -> None:
-    """Draw a bar per decoder layer: tokens alive; a step line where the cache keeps another number."""
+    """Draw a bar per decoder layer, pale where tokens are only read; a line where the cache keeps another number."""
     depth = len(fact.tokens)
-    heights = [max(count, THIN) if count else 0 for count in fact.tokens]
-    axis.bar(range(depth), heights, width=0.8, color=ALIVE, label="alive in prefill")
+    alive, computed = (
+        [max(count, THIN) if count else 0 for count in counts] for counts in (fact.tokens, fact.computed)
+    )
+    if alive != computed:
+        axis.bar(range(depth), alive, width=0.8, color=READ, label="read as keys and values")
+    axis.bar(range(depth), computed, width=0.8, color=ALIVE, label="computed")
     if fact.cached != fact.tokens:
         axis.step(
             [*range(depth), depth], [*fact.cached, fact.cached[-1]], where="post", color=CACHED, linewidth=1.2,
             label="left in the cache",
         )  # fmt: skip
-        axis.legend(loc="upper right", fontsize=6.5, ncols=2)
+    plain = fact.cached == fact.tokens == fact.computed
+    if not plain:
+        axis.legend(loc="upper right", fontsize=6.5, ncols=3)
     inside = "inside the LLM" in fact.places
     changed = [i for i, (before, after) in enumerate(pairwise(fact.tokens), 1) if before != after] if inside else []
-    top = (1.22 if fact.cached == fact.tokens else 1.36) * max(PATCHES, *fact.tokens)
+    top = (1.22 if plain else 1.42) * max(PATCHES, *fact.tokens)
     for index in changed if len(changed) < depth // 2 else []:
         axis.annotate(
-            "", (index - 0.5, fact.tokens[index - 1]), (index - 0.5, 0.96 * top),
+            "", (index - 0.5, fact.tokens[index - 1]), (index - 0.5, (0.96 if plain else 0.86) * top),
             arrowprops={"arrowstyle": "-|>", "color": ACTS, "linewidth": 1.5},
         )  # fmt: skip
     if inside:
