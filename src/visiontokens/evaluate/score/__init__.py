@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from visiontokens.data.benchmarks import find_benchmark, subset
+from visiontokens.data.benchmarks import Example, find_benchmark, subset
 from visiontokens.evaluate.predictions import read_predictions
 from visiontokens.evaluate.score.base import MEAN_CORRECT, Record, Score, Statistic
 from visiontokens.evaluate.score.gqa import score_gqa
@@ -41,10 +41,16 @@ class Scorer:
     Attributes:
         score: from (examples, question id -> answer, policy keywords) to a Score.
         statistic: the headline metric as a function of per-question records.
+        answers: from (file or folder, examples) to question id -> answer; by default LLaVA's answer lines. It knows
+            the formats in which answers to this benchmark are released.
+        policies: keyword options of `score` under the names "official" (what the published numbers were computed
+            with) and "correct" (our own tables); both are empty where the official metric has no quirk.
     """
 
     score: Callable[..., Score]
     statistic: Statistic
+    answers: Callable[[Path, Sequence[Example]], dict[str, str]] = read_predictions
+    policies: dict[str, dict[str, Any]] = field(default_factory=lambda: {"official": {}, "correct": {}})
 
 
 SCORERS: dict[str, Scorer] = {
