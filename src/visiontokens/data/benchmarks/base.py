@@ -47,6 +47,8 @@ class Benchmark:
         lang: language of questions and answers, "en" or "cn".
         max_new_tokens: decoding limit that LLaVA-1.5 uses for this benchmark.
         video: `Example.image` names a video file.
+        splits: values of the loader's option `split`, the default first; a score tries them in this order.
+        extra: not among the nine whose mean the papers and our tables report; it runs where a scale names it.
     """
 
     name: str
@@ -56,6 +58,8 @@ class Benchmark:
     lang: str = "en"
     max_new_tokens: int = 128
     video: bool = False
+    extra: bool = False
+    splits: tuple[str, ...] = ()
 
     def read(self, benchmarks_dir: Path, **options: object) -> list[Example]:
         """Load the examples from `benchmarks_dir/folder`.
