@@ -118,7 +118,8 @@ class Book:
         """Benchmarks that the average is over: those about images, or those about videos where no other was run."""
         groups: dict[bool, list[str]] = {False: [], True: []}
         for name in self.benchmarks.index:
-            groups[name in BENCHMARKS and BENCHMARKS[name].video].append(str(name))
+            if name not in BENCHMARKS or not BENCHMARKS[name].extra:
+                groups[name in BENCHMARKS and BENCHMARKS[name].video].append(str(name))
         videos_only = bool(self.scored_benchmarks) and set(self.scored_benchmarks) <= set(groups[True])
         return groups[videos_only]
 
