@@ -51,7 +51,7 @@ def test_vqav2_under_both_policies_and_by_answer_type():
     assert score.parts["answer_type/other"] == pytest.approx(45)
     official = score_vqav2(examples, predictions, even=False)
     assert official.value == score.value
-    assert (official.options, score.options) == ({"even": False}, {"even": True})
+    assert (official.policy, score.policy) == ({"even": False}, {"even": True})
     numbers = [vqa_example(1, ["Two"] * 10), vqa_example(2, ["man's hat"] * 9 + ["hat"])]
     answers = {"1": "two", "2": "man's hat"}
     assert score_vqav2(numbers, answers).value == 100

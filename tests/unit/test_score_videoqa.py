@@ -32,7 +32,7 @@ def test_types_and_free_types() -> None:
     assert score.parts["type/number"] == 50 and score.parts["type/motion"] == 0
     assert score.parts["free"] == pytest.approx(100 * 2 / 3)
     official = score_activitynet(examples, answers, literal=True)
-    assert official.parts["free"] == pytest.approx(100 * 2 / 2) and official.options == {"literal": True}
+    assert official.parts["free"] == pytest.approx(100 * 2 / 2) and official.policy == {"literal": True}
     assert official.value == score.value
     assert score_activitynet(examples, {**answers, "0": "X."}).value == score.value
     assert score_activitynet(examples, {**answers, "0": "X."}, literal=True).value < score.value

@@ -172,7 +172,7 @@ def score_answers(
     chosen, against = found[policy], found[other]
     return replace(
         chosen,
-        policy=policy,
+        policy_name=policy,
         policies={key: found[key].value for key in POLICIES},
         other_parts={key: value for key, value in against.parts.items() if chosen.parts.get(key) != value},
         judge=judged.judge if judged else chosen.judge,
@@ -230,8 +230,8 @@ def score_json(score: Score, *, resamples: int = 2000, level: float = 0.95, seed
             "resamples": resamples,
             "seed": seed,
         },
-        "policy": score.policy,
-        "options": score.options,
+        "policy": score.policy_name,
+        "options": score.policy,
         "policies": score.policies,
         "parts": score.parts,
         "other_parts": score.other_parts,

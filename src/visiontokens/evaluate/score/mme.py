@@ -100,7 +100,7 @@ def score_mme(examples: Sequence[Example], predictions: Mapping[str, str], *, by
         parts=_parts(records),
         per_question=records,
         statistic=PERCEPTION_SCORE,
-        options={"by_word": by_word},
+        policy={"by_word": by_word},
     )
 
 

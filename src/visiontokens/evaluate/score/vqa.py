@@ -105,5 +105,5 @@ def _score(name: str, records: list[Record], parts: dict[str, float], options: d
         parts=parts,
         per_question=records,
         statistic=MEAN_CORRECT,
-        options=options,
+        policy=options,
     )
