@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from visiontokens.data.benchmarks import Benchmark, Example, find_benchmark
+from visiontokens.data.benchmarks import Benchmark, BenchmarkError, Example, find_benchmark
 from visiontokens.data.benchmarks.base import check_examples
 from visiontokens.evaluate.judge import Judge
 from visiontokens.evaluate.predictions import PredictionError
@@ -75,6 +75,9 @@ def _matched(benchmark: Benchmark, path: Path, data: Path, judge: Judge | None, 
         try:
             examples = check_examples(benchmark.name, benchmark.load(folder, **options))
             return (examples, *read_answers(benchmark.name, path, examples, judge, runs)), _named(folder, split)
+        except BenchmarkError:
+            if first is None:
+                raise  # in a split that is not the first one it says only that there is no such split
         except (PredictionError, FileNotFoundError) as err:
             if isinstance(first, FileNotFoundError) and isinstance(err, PredictionError):
                 first = err  # the second split's files are there, the first one's are not
