@@ -50,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_making(parsers)
     _add_official(parsers)
     _add_running(parsers)
+    _add_scoring(parsers)
     _add_checkpoints(parsers)
     _add_reporting(parsers)
     _add_housekeeping(parsers)
@@ -106,10 +107,10 @@ def _add_running(parsers: argparse._SubParsersAction) -> None:
     _experiment(validate)
     _model(validate)
     _paths(validate, out="the JSON file to write")
-    score = _verb(parsers, "score", verbs.score)
-    _experiment(score)
-    score.add_argument("--predictions", required=True, type=Path, help="folder with one JSONL file per benchmark")
-    _paths(score, out="folder for scores and per-question records")
+    score_run = _verb(parsers, "score-run", verbs.score_run)
+    _experiment(score_run)
+    score_run.add_argument("--predictions", required=True, type=Path, help="folder with one JSONL file per benchmark")
+    _paths(score_run, out="folder for scores and per-question records")
     redundancy = _verb(parsers, "redundancy", verbs.redundancy)
     _model(redundancy)
     _paths(redundancy, out="folder for the curves")
@@ -137,6 +138,24 @@ def _add_running(parsers: argparse._SubParsersAction) -> None:
         "--budget", type=float, help="vision tokens to spend, averaged over layers; --method is then a name"
     )
     ask.add_argument("question")
+
+
+def _add_scoring(parsers: argparse._SubParsersAction) -> None:
+    """Add the verb that scores answers of whatever model; docs/benchmarks.md lists formats and policies."""
+    score = _verb(parsers, "score", verbs.score, config=False)
+    score.add_argument("benchmark", metavar="BENCHMARK", help="vqav2, gqa, ...: see docs/benchmarks.md")
+    score.add_argument("--answers", required=True, type=Path, help="answer file as released; MME: or the tool's folder")
+    score.add_argument("--data", required=True, type=Path, help="folder of the official files, or the one above it")
+    score.add_argument(
+        "--policy", choices=("official", "correct"), default="official",
+        help="quirks of official scripts as published numbers have them (default), or what the scripts mean",
+    )  # fmt: skip
+    score.add_argument("--out", type=Path, help="also write the JSON object to this file")
+    score.add_argument("--judge-url", help="OpenAI-compatible endpoint that judges free answers, up to /v1")
+    score.add_argument("--judge-model", help="the judge's name there; without a judge a labelled stand-in replies")
+    score.add_argument("--judge-key-env", help="environment variable that holds the key (OPENAI_API_KEY)")
+    score.add_argument("--judge-cache", type=Path, help="file of replies (data/judge/replies.jsonl)")
+    score.add_argument("--judge-runs", type=int, default=1, help="times that every answer is judged")
 
 
 def _add_checkpoints(parsers: argparse._SubParsersAction) -> None:

@@ -142,7 +142,29 @@ def validate(args: argparse.Namespace) -> None:
 
 
 def score(args: argparse.Namespace) -> None:
-    """Score a folder of predictions (no model needed)."""
+    """Score a released answer file against official files and print JSON (no model needed)."""
+    import json
+
+    from visiontokens.config import JudgeConfig
+    from visiontokens.evaluate.judge import make_judge
+    from visiontokens.evaluate.scorefile import score_file
+    from visiontokens.provenance import write_json
+
+    if bool(args.judge_url) != bool(args.judge_model):
+        raise ValueError("--judge-url and --judge-model: found one of them, expected both or none")
+    named = {"url": args.judge_url, "model": args.judge_model, "key_env": args.judge_key_env, "cache": args.judge_cache}
+    given = {key: value for key, value in named.items() if value is not None}
+    found = score_file(
+        args.benchmark, args.answers, args.data, policy=args.policy, runs=args.judge_runs,
+        judge=make_judge(JudgeConfig.model_validate(given)) if args.judge_url else None,
+    )  # fmt: skip
+    if args.out:
+        write_json(args.out, found)
+    print(json.dumps(found, indent=1, sort_keys=True, ensure_ascii=False))
+
+
+def score_run(args: argparse.Namespace) -> None:
+    """Score the predictions of one experiment on every benchmark of the scale (no model needed)."""
     from visiontokens.config import load_config
     from visiontokens.evaluate.scoring import score_experiment
 

@@ -172,7 +172,7 @@ def scoring(tmp_path):
     predictions = tmp_path / "predictions"
     predictions.mkdir()
     (predictions / "record.json").write_text("{}")
-    command = ["score", "--config", settings, "--experiment", "none", "--predictions", predictions]
+    command = ["score-run", "--config", settings, "--experiment", "none", "--predictions", predictions]
     return predictions / "vizwiz.jsonl", [*command, "--out", tmp_path / "scores"]
 
 

@@ -26,6 +26,7 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
         "train",
         "predict",
         "score",
+        "score-run",
         "redundancy",
         "efficiency",
         "notebook",

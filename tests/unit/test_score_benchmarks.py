@@ -37,7 +37,8 @@ def vqa_example(key, answers, group="g", kind="other"):
     return example(key, group, answers=answers, answer_type=kind, question_type="what", answerable=1)
 
 
-def test_vqav2_converts_predictions_first_and_splits_by_answer_type():
+def test_vqav2_under_both_policies_and_by_answer_type():
+    """Officially ten equal answers are compared letter by letter, which the M4C processor before it makes up for."""
     examples = [
         vqa_example(1, ["yes"] * 10, kind="yes/no"),
         vqa_example(2, ["red"] * 3 + ["blue"] * 7),
@@ -48,9 +49,19 @@ def test_vqav2_converts_predictions_first_and_splits_by_answer_type():
     assert score.value == pytest.approx(100 * (1 + 0.9 + 0) / 3)
     assert score.parts["answer_type/yes/no"] == 100
     assert score.parts["answer_type/other"] == pytest.approx(45)
-    raw = score_vqav2(examples, predictions, m4c=False)
-    assert raw.value == pytest.approx(100 * 0.9 / 3)
-    assert (score.policy, raw.policy) == ({"m4c": True}, {"m4c": False})
+    official = score_vqav2(examples, predictions, even=False)
+    assert official.value == score.value
+    assert (official.policy, score.policy) == ({"even": False}, {"even": True})
+    numbers = [vqa_example(1, ["Two"] * 10), vqa_example(2, ["man's hat"] * 9 + ["hat"])]
+    answers = {"1": "two", "2": "man's hat"}
+    assert score_vqav2(numbers, answers).value == 100
+    assert score_vqav2(numbers, answers, even=False).value == 0
+
+
+def test_vizwiz_truth_is_normalised_under_the_correct_policy_only():
+    examples = [example(1, "1", answers=["a red can."] * 10, answer_type="other", answerable=1)]
+    assert score_vizwiz(examples, {"1": "Red can"}).value == 100
+    assert score_vizwiz(examples, {"1": "Red can"}, even=False).value == 0
 
 
 def test_vizwiz_adds_the_answerability_task():

@@ -6,7 +6,7 @@ import pytest
 
 from visiontokens.data.benchmarks import Example
 from visiontokens.evaluate.score import score_json
-from visiontokens.evaluate.score.videoqa import score_activitynet, score_msvd
+from visiontokens.evaluate.score.videoqa import score_activitynet, score_exact
 
 
 def example(number: int, answer: str, kind: str, video: str = "a") -> Example:
@@ -17,7 +17,7 @@ def example(number: int, answer: str, kind: str, video: str = "a") -> Example:
     ("text", "right"), [("red", 1), ("Red.", 1), (" red ", 1), ("dark red", 0), ("", 0), ("reddish", 0)]
 )
 def test_an_answer_is_compared_as_a_whole(text: str, right: float) -> None:
-    score = score_msvd([example(0, "red", "what")], {"0": text})
+    score = score_exact([example(0, "red", "what")], {"0": text}, name="tgif_qa")
     assert score.value == 100 * right
     assert score.metric == "exact match (offline)", "never to be taken for a judged accuracy"
 
@@ -31,9 +31,11 @@ def test_types_and_free_types() -> None:
     assert score.value == pytest.approx(100 * 4 / 6)
     assert score.parts["type/number"] == 50 and score.parts["type/motion"] == 0
     assert score.parts["free"] == pytest.approx(100 * 2 / 3)
-    official = score_activitynet(examples, answers, official_free=True)
-    assert official.parts["free"] == pytest.approx(100 * 2 / 2) and official.policy == {"official_free": True}
+    official = score_activitynet(examples, answers, literal=True)
+    assert official.parts["free"] == pytest.approx(100 * 2 / 2) and official.policy == {"literal": True}
     assert official.value == score.value
+    assert score_activitynet(examples, {**answers, "0": "X."}).value == score.value
+    assert score_activitynet(examples, {**answers, "0": "X."}, literal=True).value < score.value
 
 
 def test_the_interval_resamples_videos() -> None:
@@ -46,4 +48,4 @@ def test_the_interval_resamples_videos() -> None:
 
 def test_a_missing_answer_is_named() -> None:
     with pytest.raises(ValueError, match="no prediction for question id '1'"):
-        score_msvd([example(0, "a", "what"), example(1, "b", "what")], {"0": "a"})
+        score_exact([example(0, "a", "what"), example(1, "b", "what")], {"0": "a"}, name="msvd_qa")

@@ -15,7 +15,7 @@ OUTPUTS = {
     "world": [*WORLD.split(), "images.tsv", "world.json", "benchmarks/some.json"],
     "train": ["model.safetensors", "config.json", "log.jsonl", "record.json"],
     "predict": ["record.json", *(f"{name}.jsonl" for name in BENCHMARKS.split())],
-    "score": [f"{name}.json" for name in BENCHMARKS.split()],
+    "score-run": [f"{name}.json" for name in BENCHMARKS.split()],
     "redundancy": ["curve.csv", "attention.csv", "similarity.csv", "probe.csv"],
     "efficiency": [f"{name}.json" for name in EXPERIMENTS.split()],
     "summary": ["summary.txt", "metrics.json", "summary.csv", "index.html", "cards/none.md"],

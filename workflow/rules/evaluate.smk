@@ -86,10 +86,10 @@ rule score:
     conda:
         ENVIRONMENT
     params:
-        settings=section("evaluate", "bootstrap", "confidence", "limit"),
+        settings=section("evaluate", "bootstrap", "confidence", "limit", "policy", "judge"),
         code=code("evaluate.scoring"),
     shell:
-        "visiontokens score --config {input.config} --experiment {wildcards.experiment} --seed {wildcards.seed}"
+        "visiontokens score-run --config {input.config} --experiment {wildcards.experiment} --seed {wildcards.seed}"
         " --predictions $(dirname {input.record}) --out $(dirname {output.scores[0]}) 2>&1 | tee {log} >&2"
 
 

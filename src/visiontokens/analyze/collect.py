@@ -56,12 +56,16 @@ def _runs(settings: Path, changed: int) -> frozenset[tuple[str, int]]:
 def scores(results: Path, settings: Path | None = None) -> pd.DataFrame:
     """Return one line per experiment, seed and benchmark from `scores/<experiment>/seed<k>/<benchmark>.json`.
 
+    What a stand-in "judged" is left out: it tries out the pipeline and is no result (`is_result`).
+
     Raises:
         ResultError: a file lacks a field or names another benchmark than its path.
     """
     rows = []
     for experiment, seed, path in run_files(results, "scores/*/seed*/*.json", settings):
         found = read_json(path)
+        if not is_result(found):
+            continue
         row = {
             "experiment": experiment,
             "seed": seed,
@@ -75,12 +79,18 @@ def scores(results: Path, settings: Path | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=SCORE_COLUMNS)
 
 
+def is_result(score: dict[str, Any]) -> bool:
+    """Return whether a score's JSON object may enter tables, tests and averages: nobody stood in for its judge."""
+    return not (score.get("judge") or {}).get("stand_in", False)
+
+
 def parts(results: Path) -> pd.DataFrame:
     """Return the benchmarks' numeric sub-scores: columns experiment, seed, benchmark, part, value."""
     rows = []
     for experiment, seed, path in run_files(results, "scores/*/seed*/*.json"):
-        for part, value in flatten(read_json(path).get("parts", {})):
-            rows.append((experiment, seed, path.stem, part, value))
+        found = read_json(path)
+        if is_result(found):
+            rows += [(experiment, seed, path.stem, part, value) for part, value in flatten(found.get("parts", {}))]
     return pd.DataFrame(rows, columns=["experiment", "seed", "benchmark", "part", "value"])
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from visiontokens.analyze.collect import run_files
+from visiontokens.analyze.collect import is_result, run_files
 from visiontokens.analyze.stats import compare, holm
 from visiontokens.evaluate.score import SCORERS, Record, questions_path, read_score
 
@@ -77,6 +77,8 @@ def _by_seed(results: Path, experiment: str, benchmark: str, settings: Path | No
     for _, seed, path in run_files(results, f"scores/{experiment}/seed*/{benchmark}.json", settings):
         if not questions_path(path).exists():
             continue
-        _, records = read_score(path)
+        score, records = read_score(path)
+        if not is_result(score):
+            continue
         found[seed] = [{**record, "question_id": f"{seed}/{record['question_id']}"} for record in records]
     return found

@@ -281,6 +281,29 @@ class LeaderboardConfig(Section):
     """A row is compared with the average-pooling row of the nearest budget if that differs by at most this share."""
 
 
+class JudgeConfig(Section):
+    """A language model that judges answers, behind an endpoint that speaks OpenAI's chat completions."""
+
+    url: str = Field(pattern=r"^https?://")
+    """Address up to the version, such as `https://api.openai.com/v1`."""
+    model: str = Field(min_length=1)
+    """Name of the model there; with the address it is the judge's id."""
+    key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key; none is sent where it is not set."""
+    benchmarks: list[str] = ["mmvet", "llava_bench"]
+    """Benchmarks whose answers it judges in the workflow; video sets that are not listed stay with exact match."""
+    runs: Size = 1
+    """Times that every answer is judged (MM-Vet's paper: 5; LLaVA-Bench: 3)."""
+    attempts: Size = 6
+    """Tries of a request that fails for want of an answer."""
+    backoff: float = Field(default=1.0, ge=0)
+    """Seconds before the second try; doubled for each further one, up to a minute."""
+    timeout: float = Field(default=60.0, gt=0)
+    """Seconds without an answer that end a try."""
+    cache: Path = Path("data/judge/replies.jsonl")
+    """Replies by hash of (judge, prompt, decoding), one a line; a reply is paid for once."""
+
+
 class EvaluateConfig(Section):
     """Prediction and scoring."""
 
@@ -302,6 +325,10 @@ class EvaluateConfig(Section):
     """Resamples for each confidence interval."""
     confidence: float = Field(default=0.95, gt=0, lt=1)
     """Level of the confidence intervals."""
+    policy: Literal["official", "correct"] = "correct"
+    """Where an official script has a quirk: as it computes, or what it means to compute. A score shows both."""
+    judge: JudgeConfig | None = None
+    """Who judges free answers; null: an offline stand-in, whose scores no table takes."""
 
 
 class RedundancyConfig(Section):

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-SUFFIXES = (".mp4", ".avi", ".mov", ".mkv")
-"""Suffixes under which Video-LLaVA's evaluation looks for a video, in its order."""
+SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".gif")
+"""Suffixes under which Video-LLaVA's evaluation looks for a video, in its order; at last TGIF's own."""
 TRAIN_SET, TEST_SET = VIDEO_SETS = ("video", "videotest")
 """Sets of `videos.tsv`: videos of training records, and those of benchmarks."""
 CODEC, RATE = "ffv1", 4

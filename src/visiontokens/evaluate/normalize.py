@@ -106,6 +106,11 @@ def soft_accuracy(matches: int, annotators: int = 10) -> float:
     return (left_in + left_out) / annotators
 
 
+def even_vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
+    """Score one VQAv2 or VizWiz prediction with both sides normalised, whether or not the annotators agree."""
+    return soft_accuracy(list(map(normalize_official, answers)).count(normalize_official(prediction)), len(answers))
+
+
 def official_vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """Score one VQAv2 prediction; with unanimous annotators the comparison is exact and case-sensitive."""
     prediction, truth = one_line(prediction), [one_line(answer) for answer in answers]

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from visiontokens.data.benchmarks import Example
 from visiontokens.data.benchmarks.prompts import bare_question
@@ -46,6 +46,22 @@ def write_predictions(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
             handle.write(_line(record))
 
 
+class Answer(NamedTuple):
+    """One answer as a file gives it.
+
+    Attributes:
+        where: file and line or record, for messages.
+        key: the file's id of the question.
+        text: the answer.
+        prompt: the question or prompt, where the file repeats it; it tells apart questions that share an id.
+    """
+
+    where: str
+    key: str
+    text: str
+    prompt: str = ""
+
+
 def read_predictions(path: Path, examples: Sequence[Example] | None = None) -> dict[str, str]:
     """Read a prediction file into question id -> answer, in the order of `examples` if they are given.
 
@@ -57,25 +73,34 @@ def read_predictions(path: Path, examples: Sequence[Example] | None = None) -> d
         PredictionError: a line is malformed; with `examples`, also an id that is foreign, missing or given twice.
             The message names file, line, id and what was expected.
     """
-    by_official = _official_keys(examples or ())
+    found = (
+        Answer(f"{path}:{number}", str(record["question_id"]), record["text"], str(record.get("prompt", "")))
+        for number, record in _records(path)
+    )
+    return match_answers(path, found, examples)
+
+
+def match_answers(path: Path, found: Iterable[Answer], examples: Sequence[Example] | None) -> dict[str, str]:
+    """Return question id -> answer in the order of `examples`, every question answered once (errors: see above).
+
+    Without `examples` only repeated ids are noticed.
+    """
+    aliases = _official_keys(examples or ())
     known = {example.question_id for example in examples or ()}
     answers: dict[str, str] = {}
-    first_line: dict[str, int] = {}
-    for number, record in _records(path):
-        key = str(record["question_id"])
-        if key not in known:
-            key = by_official.get((key, bare_question(str(record.get("prompt", ""))).lower()), key)
+    first: dict[str, str] = {}
+    for where, given, text, prompt in found:
+        key = given if given in known else _ours(aliases, given, prompt)
         if key in answers:
             raise PredictionError(
-                f"{path}:{number}: question id {key!r} is answered again "
-                f"(first on line {first_line[key]}), expected once"
+                f"{where}: question id {key!r} is answered again (first on {_place(first[key], path)}), expected once"
             )
         if examples is not None and key not in known:
             raise PredictionError(
-                f"{path}:{number}: question id {key!r} is foreign, expected one of the {len(known)} questions "
+                f"{where}: question id {key!r} is foreign, expected one of the {len(known)} questions "
                 f"such as {examples[0].question_id!r}"
             )
-        answers[key], first_line[key] = record["text"], number
+        answers[key], first[key] = text, where
     if examples is None:
         return answers
     missing = [example.question_id for example in examples if example.question_id not in answers]
@@ -85,6 +110,18 @@ def read_predictions(path: Path, examples: Sequence[Example] | None = None) -> d
             f"the first is question id {missing[0]!r}; expected {len(known)} answers, found {len(answers)}"
         )
     return {example.question_id: answers[example.question_id] for example in examples}
+
+
+def _ours(aliases: Mapping[tuple[str, str], list[str]], given: str, prompt: str) -> str:
+    """Return our id of a question; of several that share id and words the next one."""
+    ids = aliases.get((given, bare_question(prompt).lower()), [given])
+    return ids.pop(0) if len(ids) > 1 else ids[0]
+
+
+def _place(where: str, path: Path) -> str:
+    """Return where in the file something stands, without the file's name."""
+    rest = where.removeprefix(f"{path}:").strip()
+    return f"line {rest}" if rest.isdigit() else rest
 
 
 def mean_vision_tokens(path: Path) -> float | None:
@@ -103,13 +140,14 @@ def _metadata(record: Mapping[str, Any]) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _official_keys(examples: Sequence[Example]) -> dict[tuple[str, str], str]:
-    """Return (LLaVA's id, question in lower case) -> our id for benchmarks where LLaVA's id is another."""
-    return {
-        (str(example.meta["official_id"]), bare_question(example.prompt).lower()): example.question_id
-        for example in examples
-        if "official_id" in example.meta
-    }
+def _official_keys(examples: Sequence[Example]) -> dict[tuple[str, str], list[str]]:
+    """Return (id in released files, question in lower case) -> our ids, where released files have another id."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for example in examples:
+        if "official_id" in example.meta:
+            key = str(example.meta["official_id"]), bare_question(example.prompt).lower()
+            found.setdefault(key, []).append(example.question_id)
+    return found
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

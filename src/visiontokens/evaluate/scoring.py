@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from visiontokens.config import Config
+from visiontokens.evaluate.judge import make_judge
 from visiontokens.evaluate.score import score_benchmark, write_score
 from visiontokens.provenance import read_json
 
@@ -25,12 +26,17 @@ def score_experiment(config: Config, experiment: str, seed: int, predictions: Pa
         ValueError: predictions and questions do not match; the message names file, line and id.
     """
     settings = config.evaluate
+    judge = make_judge(settings.judge)
+    judged, runs = (settings.judge.benchmarks, settings.judge.runs) if settings.judge else ([], 1)
     made = read_json(predictions / "record.json")
     extra = {"scale": config.scale, "experiment": experiment, "seed": seed}
     extra |= {f"predicted_{key}": made[key] for key in CARRIED if key in made}
     for name in settings.benchmarks:
         path = predictions / f"{name}.jsonl"
-        score = score_benchmark(name, path, config.data_dir / "benchmarks", limit=settings.limit)
+        score = score_benchmark(
+            name, path, config.data_dir / "benchmarks", limit=settings.limit, policy=settings.policy,
+            judge=judge if name in judged else None, runs=runs,
+        )  # fmt: skip
         write_score(
             score,
             out / f"{name}.json",

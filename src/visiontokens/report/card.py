@@ -11,6 +11,7 @@ import yaml
 from transformers import LlavaConfig
 from transformers.initialization import no_init_weights
 
+from visiontokens.analyze.collect import is_result
 from visiontokens.compress.base import MethodSpec, lookup
 from visiontokens.config import Config, load_experiments, seeds_of
 from visiontokens.measure.record import cost_record
@@ -43,7 +44,7 @@ def write_card(
         folder: with `config.json`, and `record.json` (training) or `conversion.json` where there are.
         out: where to, if not `README.md` in the folder.
         bases: folders of the weights that training started from; if empty, the source of a converted model.
-        scores: folder with one JSON file per benchmark, as `visiontokens score` writes it.
+        scores: folder with one JSON file per benchmark, as `visiontokens score-run` writes it.
 
     Raises:
         FileNotFoundError: no settings there.
@@ -160,7 +161,7 @@ def _origin(record: dict[str, Any]) -> Iterator[str]:
 
 
 def _scores(folder: Path) -> Iterator[str]:
-    """Yield the scores with their confidence intervals."""
+    """Yield the scores with their confidence intervals, without those that a stand-in judged."""
     files = sorted(folder.glob("*.json"))
     if not files:
         raise FileNotFoundError(f"{folder}: no score files (*.json)")
@@ -172,6 +173,8 @@ def _scores(folder: Path) -> Iterator[str]:
     )
     for path in files:
         score = read_json(path)
+        if not is_result(score):
+            continue
         missing = [key for key in ("metric", "value", "ci_low", "ci_high", "n") if key not in score]
         if missing:
             raise ValueError(f"{path}: expected the keys of a score, missing {', '.join(missing)}")

@@ -82,7 +82,11 @@ class Score:
         parts: further numbers by name (per category or type).
         per_question: one record per question, in the benchmark's order.
         statistic: recomputes `value` from any records of this benchmark.
-        policy: settings that change the number.
+        policy: keyword options of the scorer that change the number.
+        policy_name: name of the options, "official" or "correct".
+        policies: value under each policy; empty where the two agree by construction.
+        other_parts: parts that differ under the other policy, with their values there.
+        judge: who judged (id, whether a stand-in, dates); none where answers are compared by rule.
     """
 
     benchmark: str
@@ -92,6 +96,10 @@ class Score:
     per_question: list[Record]
     statistic: Statistic
     policy: dict[str, Any] = field(default_factory=dict)
+    policy_name: str = ""
+    policies: dict[str, float] = field(default_factory=dict)
+    other_parts: dict[str, float] = field(default_factory=dict)
+    judge: dict[str, Any] | None = None
 
     @property
     def n(self) -> int:

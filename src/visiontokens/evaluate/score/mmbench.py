@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -26,8 +27,7 @@ def extract_letter(text: str, options: Sequence[str]) -> str:
 
     As in the official tool's rule step: exactly one bare letter among the words (not trusted when "A" is one of more
     than three words, for it may be the article); then exactly one letter with a decoration such as "(B)" or "B.";
-    then exactly one option whose text occurs in the answer, case ignored. The tool goes on to ask a language model
-    and at last guesses; here such an answer is wrong.
+    then exactly one option whose text occurs in the answer, case ignored.
     """
     return _by_letter(text) or _by_text(text, options)
 
@@ -54,10 +54,24 @@ def _by_text(text: str, options: Sequence[str]) -> str:
     return found[0] if len(found) == 1 else ""
 
 
-def score_mmbench(examples: Sequence[Example], predictions: Mapping[str, str], name: str = "mmbench") -> Score:
+def _guess(example: Example) -> str:
+    """Return an option drawn by question id alone, so that it depends on no order."""
+    return random.Random(f"mmbench {example.question_id}").choice(_LETTERS[: len(example.meta["options"])])
+
+
+def score_mmbench(
+    examples: Sequence[Example], predictions: Mapping[str, str], *, name: str = "mmbench", guess: bool = False
+) -> Score:
     """Score MMBench; the value is circular accuracy, `parts` adds first pass, all rows, and both category levels.
 
     The record of a base row carries `base` = 1 and whether all its rows are right.
+
+    Args:
+        examples: what the loader returned.
+        predictions: question id -> model output.
+        name: benchmark.
+        guess: draw a letter where no rule finds one, which is where the official tool ends when the language model
+            that it asks finds none either. Otherwise such an answer is wrong.
 
     Raises:
         ValueError: a rotated row comes without its base row.
@@ -65,13 +79,14 @@ def score_mmbench(examples: Sequence[Example], predictions: Mapping[str, str], n
     records = []
     for example in examples:
         text = text_for(example, predictions)
-        letter = extract_letter(text, example.meta["options"])
+        found = extract_letter(text, example.meta["options"])
+        letter = found or (_guess(example) if guess else "")
         records.append(
             record_of(
                 example,
                 text,
                 letter == example.meta["answer"],
-                parsed=letter,
+                parsed=found,
                 answer=example.meta["answer"],
                 category=example.meta["category"],
                 l2_category=example.meta["l2_category"],
@@ -89,7 +104,7 @@ def score_mmbench(examples: Sequence[Example], predictions: Mapping[str, str], n
     for key in ("category", "l2_category"):
         if any(record[key] for record in base):
             parts |= means_by(outcomes, key, key)
-    return Score(name, "circular accuracy", CIRCULAR(records), parts, records, CIRCULAR)
+    return Score(name, "circular accuracy", CIRCULAR(records), parts, records, CIRCULAR, {"guess": guess})
 
 
 def _mark_circular(records: Sequence[Record]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -29,6 +30,12 @@ def parse_yes_no(text: str) -> str:
     return "yes" if "yes" in head else "no" if "no" in head else "other"
 
 
+def parse_word(text: str) -> str:
+    """Return yes or no if that is the first word, capitals aside; everything else is other."""
+    found = re.match(r"\W*([a-z]+)", text.lower())
+    return found[1] if found and found[1] in ("yes", "no") else "other"
+
+
 def _terms(record: Record) -> list[float]:
     """Return (right, asked, pairs right, pairs) in the columns of the record's category."""
     terms = [0.0] * (_TERMS * len(CATEGORIES))
@@ -50,8 +57,10 @@ COGNITION_SCORE = Statistic(_terms, lambda sums: subtask_scores(sums)[..., len(P
 """Sum of the four cognition subtasks (at most 800)."""
 
 
-def score_mme(examples: Sequence[Example], predictions: Mapping[str, str]) -> Score:
+def score_mme(examples: Sequence[Example], predictions: Mapping[str, str], *, by_word: bool = True) -> Score:
     """Score MME; the value is the perception score, `parts` holds cognition and every subtask.
+
+    Answers are read with `parse_word`, or, without `by_word`, with the official rule of four characters.
 
     Each image has two questions; the record of its first carries `pair` = 1 and whether both are right, so that sums
     over records count images. The bootstrap draws images within their category (`stratum`).
@@ -59,6 +68,7 @@ def score_mme(examples: Sequence[Example], predictions: Mapping[str, str]) -> Sc
     Raises:
         ValueError: an image does not have exactly two questions.
     """
+    parse = parse_word if by_word else parse_yes_no
     by_image: dict[str, list[Example]] = defaultdict(list)
     for example in examples:
         by_image[example.group].append(example)
@@ -67,7 +77,7 @@ def score_mme(examples: Sequence[Example], predictions: Mapping[str, str]) -> Sc
         if len(pair) != 2:
             raise ValueError(f"mme: image {image!r} has {len(pair)} questions, expected 2")
         answers = [text_for(example, predictions) for example in pair]
-        parsed = [parse_yes_no(answer) for answer in answers]
+        parsed = [parse(answer) for answer in answers]
         right = [said == example.meta["label"] for said, example in zip(parsed, pair, strict=True)]
         for position, example in enumerate(pair):
             first = float(position == 0)
@@ -90,6 +100,7 @@ def score_mme(examples: Sequence[Example], predictions: Mapping[str, str]) -> Sc
         parts=_parts(records),
         per_question=records,
         statistic=PERCEPTION_SCORE,
+        policy={"by_word": by_word},
     )
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from visiontokens.data.benchmarks import Example
 from visiontokens.evaluate.normalize import (
+    even_vqa_accuracy,
     m4c_accuracy,
     normalize_m4c,
+    normalize_official,
     normalize_vizwiz,
     official_vqa_accuracy,
     vizwiz_accuracy,
@@ -17,33 +20,46 @@ from visiontokens.evaluate.normalize import (
 from visiontokens.evaluate.score.base import MEAN_CORRECT, Record, Score, means_by, record_of, text_for
 
 
-def score_vqav2(examples: Sequence[Example], predictions: Mapping[str, str], m4c: bool = True) -> Score:
-    """Score VQAv2 with the official evaluator.
+def score_vqav2(examples: Sequence[Example], predictions: Mapping[str, str], *, even: bool = True) -> Score:
+    """Score VQAv2.
 
     Args:
         examples: what the loader returned.
         predictions: question id -> model output.
-        m4c: pass predictions through the M4C processor first, as LLaVA's submission converter does. Without it a
-            unanimous "yes" is missed by "Yes".
+        even: normalise prediction and answers by the evaluator's rules, always. Otherwise as published numbers came
+            about: LLaVA's converter passes predictions through the M4C processor, and the official evaluator compares
+            them with unanimous answers letter by letter.
     """
-    records = _records(examples, predictions, normalize_m4c if m4c else str, official_vqa_accuracy)
+    records = _records(examples, predictions, str if even else normalize_m4c, _accuracy(even, official_vqa_accuracy))
     parts = means_by(records, "answer_type", "answer_type") | means_by(records, "question_type", "question_type")
-    return _score("vqav2", records, parts, m4c)
+    return _score("vqav2", records, parts, {"even": even})
 
 
-def score_vizwiz(examples: Sequence[Example], predictions: Mapping[str, str], m4c: bool = True) -> Score:
-    """Score VizWiz with the organisers' evaluator; parts add the answerability task (positive = unanswerable)."""
-    records = _records(examples, predictions, normalize_m4c if m4c else str, vizwiz_accuracy)
+def score_vizwiz(examples: Sequence[Example], predictions: Mapping[str, str], *, even: bool = True) -> Score:
+    """Score VizWiz; parts add the answerability task (positive = unanswerable).
+
+    Args:
+        examples: what the loader returned.
+        predictions: question id -> model output.
+        even: normalise both sides with VQAv2's rules. Otherwise as the organisers' evaluator: predictions only, which
+            LLaVA's converter has passed through the M4C processor before, and contractions with backticks.
+    """
+    records = _records(examples, predictions, str if even else normalize_m4c, _accuracy(even, vizwiz_accuracy))
+    normalize = normalize_official if even else normalize_vizwiz
     truth = np.array([not example.meta["answerable"] for example in examples])
-    said = np.array([normalize_vizwiz(record["submitted"]) == "unanswerable" for record in records])
+    said = np.array([normalize(record["submitted"]) == "unanswerable" for record in records])
     parts = means_by(records, "answer_type", "answer_type") | unanswerability(truth, said)
-    return _score("vizwiz", records, parts, m4c)
+    return _score("vizwiz", records, parts, {"even": even})
+
+
+def _accuracy(even: bool, official: Callable[[str, Sequence[str]], float]) -> Callable[[str, Sequence[str]], float]:
+    return even_vqa_accuracy if even else official
 
 
 def score_textvqa(examples: Sequence[Example], predictions: Mapping[str, str]) -> Score:
     """Score TextVQA with the M4C evaluator."""
     records = _records(examples, predictions, str, m4c_accuracy)
-    return _score("textvqa", records, {}, None)
+    return _score("textvqa", records, {}, {})
 
 
 def unanswerability(truth: np.ndarray, said: np.ndarray) -> dict[str, float]:
@@ -80,7 +96,7 @@ def _records(
     return records
 
 
-def _score(name: str, records: list[Record], parts: dict[str, float], m4c: bool | None) -> Score:
+def _score(name: str, records: list[Record], parts: dict[str, float], options: dict[str, Any]) -> Score:
     """Wrap up a soft-accuracy score."""
     return Score(
         benchmark=name,
@@ -89,5 +105,5 @@ def _score(name: str, records: list[Record], parts: dict[str, float], m4c: bool 
         parts=parts,
         per_question=records,
         statistic=MEAN_CORRECT,
-        policy={} if m4c is None else {"m4c": m4c},
+        policy=options,
     )

@@ -8,7 +8,7 @@ from visiontokens.data.miniworld.language import Question
 ANNOTATORS = 10
 MAJORITY = 6  # the true answer always has at least so many votes, so it is the most common one and scores 100
 AGREEMENT = {1.0: 0.5, 0.9: 0.3, 0.7: 0.2}  # chance that an annotator is right -> share of the questions
-_SPELLED_OUT = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+SPELLED_OUT = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _SPELLS_OUT = 0.1  # chance that a small number is written as a word (the metrics' normalisation maps it back)
 _OCR_OUTCOMES = {"exact": 0.3, "digit": 0.25, "piece": 0.2, "nothing": 0.25}
 
@@ -36,8 +36,8 @@ def ten_answers(question: Question, rng: Rng, stray: str | None = None) -> list[
 
 
 def _as_written(answer: str, rng: Rng) -> str:
-    if answer.isdigit() and int(answer) < len(_SPELLED_OUT) and rng.random() < _SPELLS_OUT:
-        return _SPELLED_OUT[int(answer)]
+    if answer.isdigit() and int(answer) < len(SPELLED_OUT) and rng.random() < _SPELLS_OUT:
+        return SPELLED_OUT[int(answer)]
     return answer
 
 
