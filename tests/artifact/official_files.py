@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from visiontokens.config import WorldConfig
-from visiontokens.data.benchmarks import IMAGE_BENCHMARKS
+from visiontokens.data.benchmarks import MAIN_BENCHMARKS
 from visiontokens.data.benchmarks.mmbench import ROTATION
 from visiontokens.data.miniworld.benchmarks import write_benchmarks
 from visiontokens.data.miniworld.files import WorldFiles
@@ -108,7 +108,7 @@ def _count(registry: Path, data: Path) -> None:
 
 def _records(entries: dict[str, Entry], data: Path) -> Iterator[tuple[str, int]]:
     """Yield entry and number of questions for the one entry of each benchmark that carries it (POPE has three)."""
-    for name, benchmark in IMAGE_BENCHMARKS.items():
+    for name, benchmark in MAIN_BENCHMARKS.items():
         carriers = [entry.name for entry in entries.values() if entry.records and name in entry.used_by]
         if len(carriers) == 1:
             yield carriers[0], len(benchmark.load(data / "benchmarks" / benchmark.folder))
@@ -116,7 +116,7 @@ def _records(entries: dict[str, Entry], data: Path) -> Iterator[tuple[str, int]]
 
 def corpus(data: Path) -> list[str]:
     """Return what a tokenizer can learn words from: all questions."""
-    read = [benchmark.load(data / "benchmarks" / benchmark.folder) for benchmark in IMAGE_BENCHMARKS.values()]
+    read = [benchmark.load(data / "benchmarks" / benchmark.folder) for benchmark in MAIN_BENCHMARKS.values()]
     return sorted({example.prompt for examples in read for example in examples})
 
 

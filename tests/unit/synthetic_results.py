@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from visiontokens.analyze.collect import benchmarks, experiments
-from visiontokens.data.benchmarks import BENCHMARKS
+from visiontokens.data.benchmarks import MAIN_BENCHMARKS
 from visiontokens.measure.tokens import compression_ratio, pooled_tokens
 
 LAYERS, VISION = 8, 576
@@ -73,7 +73,7 @@ def _validation(root: Path, name: str, seed: int, level: float, rng: np.random.G
 
 def _scores(folder: Path, level: float, rng: np.random.Generator, skip: tuple[str, ...]) -> None:
     for bench, row in benchmarks().iterrows():
-        if bench in skip or BENCHMARKS[bench].video:
+        if bench in skip or bench not in MAIN_BENCHMARKS:
             continue
         value = float(np.clip(level + rng.normal(0, 4), 5, 99)) * row["divisor"]
         half = 2.2 * row["divisor"]

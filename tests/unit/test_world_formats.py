@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 import pytest
 from smoke_world import SMOKE, smoke_world
 
-from visiontokens.data.benchmarks import IMAGE_BENCHMARKS
+from visiontokens.data.benchmarks import MAIN_BENCHMARKS
 from visiontokens.data.benchmarks.mme import COGNITION, PERCEPTION, RELEASE
 from visiontokens.data.miniworld.benchmarks import gqa, vqav2
 from visiontokens.data.miniworld.benchmarks.mmbench import rotations
@@ -27,21 +27,21 @@ def lines(path):
     return [json.loads(line) for line in (smoke_world() / "benchmarks" / path).read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", IMAGE_BENCHMARKS)
+@pytest.mark.parametrize("name", MAIN_BENCHMARKS)
 def test_loaders_read_what_writers_write(name):
     folder = smoke_world() / "benchmarks"
-    examples = IMAGE_BENCHMARKS[name].read(folder)
+    examples = MAIN_BENCHMARKS[name].read(folder)
     counts = json.loads((smoke_world() / "world.json").read_text())["counts"]["benchmarks"][name]
     assert len(examples) == counts.get("rows", counts["questions"])
     for example in examples:
-        image = IMAGE_BENCHMARKS[name].image_path(folder, example)
+        image = MAIN_BENCHMARKS[name].image_path(folder, example)
         assert image is None or image.is_file()
 
 
-@pytest.mark.parametrize("name", IMAGE_BENCHMARKS)
+@pytest.mark.parametrize("name", MAIN_BENCHMARKS)
 def test_prompts_use_known_words_only(name):
     tokenizer = build_tokenizer()
-    for example in IMAGE_BENCHMARKS[name].read(smoke_world() / "benchmarks"):
+    for example in MAIN_BENCHMARKS[name].read(smoke_world() / "benchmarks"):
         assert tokenizer.unk_token_id not in tokenizer(example.prompt)["input_ids"], example.prompt
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from smoke_world import SMOKE, smoke_world
 
-from visiontokens.data.benchmarks import IMAGE_BENCHMARKS, prompts
+from visiontokens.data.benchmarks import MAIN_BENCHMARKS, prompts
 from visiontokens.data.miniworld import contact_sheet as sheet
 from visiontokens.data.miniworld.asking import ask_several
 from visiontokens.data.miniworld.benchmarks.annotators import ocr_tokens, ten_answers
@@ -119,7 +119,7 @@ def test_contact_sheet_shows_every_benchmark(tmp_path):
     sheet.contact_sheet(smoke_world(), columns=2).savefig(out)
     with Image.open(out) as image:
         assert image.width > 800 and np.asarray(image).std() > 20
-    for benchmark in IMAGE_BENCHMARKS.values():
+    for benchmark in MAIN_BENCHMARKS.values():
         chosen = sheet.samples(benchmark, smoke_world() / "benchmarks", 4, chinese=True)
         assert len({sample.image for sample in chosen}) == 4
         assert all(sample.gold and prompts.SHORT_ANSWER not in sample.question for sample in chosen)

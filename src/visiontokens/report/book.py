@@ -115,10 +115,15 @@ class Book:
 
     @property
     def averaged(self) -> list[str]:
-        """Benchmarks that the average is over: those about images, or those about videos where no other was run."""
+        """Benchmarks that the average is over: the nine about images, or those about videos where no other was run.
+
+        Further ones never count, so that adding one to a run does not change what "average" means.
+        """
         groups: dict[bool, list[str]] = {False: [], True: []}
         for name in self.benchmarks.index:
-            groups[name in BENCHMARKS and BENCHMARKS[name].video].append(str(name))
+            known = BENCHMARKS.get(str(name))
+            if known is None or not known.further:
+                groups[known is not None and known.video].append(str(name))
         videos_only = bool(self.scored_benchmarks) and set(self.scored_benchmarks) <= set(groups[True])
         return groups[videos_only]
 

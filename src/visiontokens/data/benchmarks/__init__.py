@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from visiontokens.data.benchmarks import gqa, mmbench, mme, pope, scienceqa, textvqa, videoqa, vizwiz, vqav2
-from visiontokens.data.benchmarks.base import Benchmark, BenchmarkError, Example, subset
+from visiontokens.data.benchmarks import (
+    gqa,
+    mmbench,
+    mme,
+    mmmu,
+    mvbench,
+    pope,
+    scienceqa,
+    seed,
+    textvqa,
+    videoqa,
+    vizwiz,
+    vqav2,
+)
+from visiontokens.data.benchmarks.base import FURTHER_SET, Benchmark, BenchmarkError, Example, subset
 
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
@@ -17,15 +30,21 @@ BENCHMARKS: dict[str, Benchmark] = {
         Benchmark("mme", "mme", f"mme/{mme.RELEASE}", mme.load),
         Benchmark("mmbench", "mmbench", "mmbench/images", mmbench.load, max_new_tokens=1024),
         Benchmark("mmbench_cn", "mmbench_cn", "mmbench/images", mmbench.load_cn, lang="cn", max_new_tokens=1024),
+        Benchmark("seed", "seed", "seed", seed.load, further=True),
+        Benchmark("mmmu", "mmmu", "mmmu", mmmu.load, further=True),
         Benchmark("msvd_qa", "msvd_qa", "msvd_qa/videos", videoqa.load_msvd, video=True, max_new_tokens=1024),
         Benchmark(
             "activitynet_qa", "activitynet_qa", "activitynet_qa/videos", videoqa.load_activitynet, video=True,
             max_new_tokens=1024,
         ),
+        Benchmark(
+            "mvbench", "mvbench", "mvbench/video", mvbench.load, video=True, further=True, max_new_tokens=1024,
+        ),
     )
 }  # fmt: skip
-"""The image benchmarks in the papers' column order, then those about videos."""
-IMAGE_BENCHMARKS = {name: benchmark for name, benchmark in BENCHMARKS.items() if not benchmark.video}
+"""The nine image benchmarks in the papers' column order, further ones about images, then those about videos."""
+MAIN_BENCHMARKS = {name: found for name, found in BENCHMARKS.items() if not (found.video or found.further)}
+"""The nine of both papers' main tables, which every generated world holds."""
 
 
 def find_benchmark(name: str) -> Benchmark:
@@ -39,4 +58,13 @@ def find_benchmark(name: str) -> Benchmark:
     return BENCHMARKS[name]
 
 
-__all__ = ["BENCHMARKS", "IMAGE_BENCHMARKS", "Benchmark", "BenchmarkError", "Example", "find_benchmark", "subset"]
+__all__ = [
+    "BENCHMARKS",
+    "FURTHER_SET",
+    "MAIN_BENCHMARKS",
+    "Benchmark",
+    "BenchmarkError",
+    "Example",
+    "find_benchmark",
+    "subset",
+]

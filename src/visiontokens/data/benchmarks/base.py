@@ -8,7 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from visiontokens.data.videos import TEST_SET as TEST_VIDEOS
 from visiontokens.provenance import read_json
+
+FURTHER_SET = "further"
+"""Set of the images of benchmarks that only some scales ask for."""
 
 
 class BenchmarkError(ValueError):
@@ -47,6 +51,8 @@ class Benchmark:
         lang: language of questions and answers, "en" or "cn".
         max_new_tokens: decoding limit that LLaVA-1.5 uses for this benchmark.
         video: `Example.image` names a video file.
+        further: beyond both papers' main tables (and their videos): no average has it, and a generated world holds
+            it only where a scale asks for it.
     """
 
     name: str
@@ -56,6 +62,12 @@ class Benchmark:
     lang: str = "en"
     max_new_tokens: int = 128
     video: bool = False
+    further: bool = False
+
+    @property
+    def test_set(self) -> str:
+        """Set of images or videos that a generated world keeps this benchmark's in."""
+        return TEST_VIDEOS if self.video else FURTHER_SET if self.further else "test"
 
     def read(self, benchmarks_dir: Path, **options: object) -> list[Example]:
         """Load the examples from `benchmarks_dir/folder`.

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from visiontokens.data.benchmarks import IMAGE_BENCHMARKS, Benchmark, Example
+from visiontokens.data.benchmarks import MAIN_BENCHMARKS, Benchmark, Example
 from visiontokens.data.benchmarks.mmbench import ROTATION
 from visiontokens.data.benchmarks.prompts import OPTION_LETTER, OPTION_LETTER_CN, SHORT_ANSWER, UNANSWERABLE
 
@@ -106,13 +106,13 @@ def contact_sheet(world_dir: Path, columns: int = 4) -> Figure:
     from matplotlib.figure import Figure
 
     benchmarks_dir = Path(world_dir) / "benchmarks"
-    size = _NAME_WIDTH + columns * _CELL[0], len(IMAGE_BENCHMARKS) * _CELL[1]
+    size = _NAME_WIDTH + columns * _CELL[0], len(MAIN_BENCHMARKS) * _CELL[1]
     font = chinese_font()
     with rc_context({"font.family": ["DejaVu Sans", *([font] if font else [])]}):
         figure = Figure(figsize=size, dpi=150)
-        for row, benchmark in enumerate(IMAGE_BENCHMARKS.values()):
+        for row, benchmark in enumerate(MAIN_BENCHMARKS.values()):
             glossed = benchmark.lang == "cn" and font is None
-            shown = replace(IMAGE_BENCHMARKS["mmbench"], name=benchmark.name) if glossed else benchmark
+            shown = replace(MAIN_BENCHMARKS["mmbench"], name=benchmark.name) if glossed else benchmark
             top = size[1] - row * _CELL[1]
             middle = (0.17 / size[0], (top - _CELL[1] / 2) / size[1])
             figure.text(*middle, TITLES[benchmark.name], rotation=90, va="center", ha="center", size=11, weight="bold")

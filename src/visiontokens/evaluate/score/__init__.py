@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from visiontokens.data.benchmarks import find_benchmark, subset
+from visiontokens.data.benchmarks import Example, find_benchmark, subset
 from visiontokens.evaluate.predictions import read_predictions
 from visiontokens.evaluate.score.base import MEAN_CORRECT, Record, Score, Statistic
 from visiontokens.evaluate.score.gqa import score_gqa
 from visiontokens.evaluate.score.mmbench import CIRCULAR, score_mmbench
 from visiontokens.evaluate.score.mme import PERCEPTION_SCORE, score_mme
+from visiontokens.evaluate.score.mmmu import read_mmmu, score_mmmu
+from visiontokens.evaluate.score.mvbench import MACRO, POLICIES, read_mvbench, score_mvbench
 from visiontokens.evaluate.score.pope import MEAN_F1, score_pope
 from visiontokens.evaluate.score.scienceqa import IMG_ACCURACY, score_scienceqa
+from visiontokens.evaluate.score.seed import read_seed, score_seed
 from visiontokens.evaluate.score.videoqa import score_activitynet, score_msvd
 from visiontokens.evaluate.score.vqa import score_textvqa, score_vizwiz, score_vqav2
 from visiontokens.provenance import atomic_write, read_json, write_json
@@ -41,10 +44,16 @@ class Scorer:
     Attributes:
         score: from (examples, question id -> answer, policy keywords) to a Score.
         statistic: the headline metric as a function of per-question records.
+        answers: from (file or folder, examples) to question id -> answer; by default LLaVA's answer lines. It knows
+            the formats in which answers to this benchmark are released.
+        policies: keyword options of `score` under the names "official" (what the published numbers were computed
+            with) and "correct" (our own tables); both are empty where the official metric has no quirk.
     """
 
     score: Callable[..., Score]
     statistic: Statistic
+    answers: Callable[[Path, Sequence[Example]], dict[str, str]] = read_predictions
+    policies: dict[str, dict[str, Any]] = field(default_factory=lambda: {"official": {}, "correct": {}})
 
 
 SCORERS: dict[str, Scorer] = {
@@ -57,8 +66,16 @@ SCORERS: dict[str, Scorer] = {
     "mme": Scorer(score_mme, PERCEPTION_SCORE),
     "mmbench": Scorer(score_mmbench, CIRCULAR),
     "mmbench_cn": Scorer(partial(score_mmbench, name="mmbench_cn"), CIRCULAR),
+    "seed": Scorer(score_seed, MEAN_CORRECT, read_seed),
+    "mmmu": Scorer(
+        score_mmmu,
+        MEAN_CORRECT,
+        read_mmmu,
+        {"official": {"unparsed": "random"}, "correct": {"unparsed": "wrong"}},
+    ),
     "msvd_qa": Scorer(score_msvd, MEAN_CORRECT),
     "activitynet_qa": Scorer(score_activitynet, MEAN_CORRECT),
+    "mvbench": Scorer(score_mvbench, MACRO, read_mvbench, POLICIES),
 }
 """Scorers by the names of `visiontokens.data.benchmarks.BENCHMARKS`."""
 
