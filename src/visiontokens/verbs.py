@@ -43,6 +43,14 @@ def clips(args: argparse.Namespace) -> None:
     build_clips(args.out, sizes, args.instructions)
 
 
+def further(args: argparse.Namespace) -> None:
+    """Write generated benchmarks beyond the nine of every mini world, in the official file formats."""
+    from visiontokens.config import load_config
+    from visiontokens.data.miniworld.further import build_further
+
+    build_further(args.out, load_config(args.config).further, args.names)
+
+
 def tower(args: argparse.Namespace) -> None:
     """Pretrain the mini vision tower from nothing."""
     from visiontokens.config import load_config

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from visiontokens.data.benchmarks.base import FURTHER_SET
 from visiontokens.data.miniworld.render import render
 from visiontokens.data.miniworld.scenes import Scenes
 
@@ -30,13 +31,14 @@ class WorldFiles:
     images: list[tuple[str, str]] = field(default_factory=list)
 
     def add_images(self, image_set: str, paths: Sequence[str], scenes: Scenes) -> None:
-        """Render `scenes` into the files `paths` (relative to the root; the suffix chooses JPEG or PNG).
+        """Render `scenes` into the files `paths` (relative to the root; the suffix chooses JPEG or PNG, none JPEG).
 
         Raises:
             ValueError: unknown image set, or not as many paths as scenes.
         """
-        if image_set not in IMAGE_SETS:
-            raise ValueError(f"image set: found {image_set!r}, expected one of {', '.join(IMAGE_SETS)}")
+        known = (*IMAGE_SETS, FURTHER_SET)
+        if image_set not in known:
+            raise ValueError(f"image set: found {image_set!r}, expected one of {', '.join(known)}")
         if len(paths) != len(scenes):
             raise ValueError(f"found {len(paths)} paths, expected one for each of {len(scenes)} scenes")
         for start in range(0, len(paths), _CHUNK):
@@ -67,12 +69,12 @@ def encode_image(pixels: NDArray[np.uint8], suffix: str) -> bytes:
     """Return `[H, W, 3]` pixels as the bytes of a PNG, or of a JPEG without chroma subsampling.
 
     Raises:
-        ValueError: `suffix` is neither .png nor .jpg.
+        ValueError: `suffix` is neither .png nor .jpg, nor empty (SEED-Bench's names have none).
     """
     out = BytesIO()
     if suffix == ".png":
         Image.fromarray(pixels).save(out, "PNG", compress_level=1)
-    elif suffix == ".jpg":
+    elif suffix in (".jpg", ""):
         Image.fromarray(pixels).save(out, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     else:
         raise ValueError(f"image suffix: found {suffix!r}, expected '.png' or '.jpg'")
