@@ -157,6 +157,15 @@ def score(args: argparse.Namespace) -> None:
     score_experiment(load_config(args.config), args.experiment, args.seed, args.predictions, args.out)
 
 
+def submission(args: argparse.Namespace) -> None:
+    """Write and check the upload file of a benchmark that its organisers' server scores."""
+    import json
+
+    from visiontokens.evaluate.submission import write_submission
+
+    print(json.dumps(write_submission(args.benchmark, args.answers, args.data, args.out)))
+
+
 def redundancy(args: argparse.Namespace) -> None:
     """Pool an un-retrained model's tokens and look inside it."""
     from visiontokens.analyze.redundancy import run_redundancy

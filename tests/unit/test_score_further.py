@@ -232,7 +232,7 @@ def test_mvbench_reads_the_scripts_results(tmp_path):
     path.write_text(json.dumps({"acc_dict": {}, "res_list": rows}))
     assert read_mvbench(path, examples) == answers
     path.write_text(json.dumps({"acc_dict": {}, "res_list": rows[::-1]}))
-    with pytest.raises(PredictionError, match="answer 1: found gt .* another order"):
+    with pytest.raises(PredictionError, match=r"answer 1: found gt .* another order"):
         read_mvbench(path, examples)
     folder = "data/video/ssv2_video"
     lines = [
