@@ -117,7 +117,7 @@ class Book:
     def averaged(self) -> list[str]:
         """Benchmarks that the average is over: the nine about images, or those about videos where no other was run.
 
-        Further ones never count, so that adding one to a run does not change what "average" means.
+        Further ones do not count, so that adding one to a run does not change what "average" means.
         """
         groups: dict[bool, list[str]] = {False: [], True: []}
         for name in self.benchmarks.index:

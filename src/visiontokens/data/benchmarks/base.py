@@ -51,8 +51,8 @@ class Benchmark:
         lang: language of questions and answers, "en" or "cn".
         max_new_tokens: decoding limit that LLaVA-1.5 uses for this benchmark.
         video: `Example.image` names a video file.
-        further: beyond both papers' main tables (and their videos): no average has it, and a generated world holds
-            it only where a scale asks for it.
+        further: beyond both papers' main tables (and their videos): the tables' average does not count it, and a
+            generated world holds it only where a scale asks for it.
     """
 
     name: str
