@@ -43,6 +43,14 @@ def clips(args: argparse.Namespace) -> None:
     build_clips(args.out, sizes, args.instructions)
 
 
+def further(args: argparse.Namespace) -> None:
+    """Write generated benchmarks beyond the nine of every mini world, in the official file formats."""
+    from visiontokens.config import load_config
+    from visiontokens.data.miniworld.further import build_further
+
+    build_further(args.out, load_config(args.config).further, args.names)
+
+
 def tower(args: argparse.Namespace) -> None:
     """Pretrain the mini vision tower from nothing."""
     from visiontokens.config import load_config
@@ -169,6 +177,15 @@ def score_run(args: argparse.Namespace) -> None:
     from visiontokens.evaluate.scoring import score_experiment
 
     score_experiment(load_config(args.config), args.experiment, args.seed, args.predictions, args.out)
+
+
+def submission(args: argparse.Namespace) -> None:
+    """Write and check the upload file of a benchmark that its organisers' server scores."""
+    import json
+
+    from visiontokens.evaluate.submission import write_submission
+
+    print(json.dumps(write_submission(args.benchmark, args.answers, args.data, args.out)))
 
 
 def redundancy(args: argparse.Namespace) -> None:

@@ -3,6 +3,9 @@
 The files carry their own licences and are not part of the repository. `VISIONTOKENS_OFFICIAL_EVAL` names a folder with
 `pope/` (coco_pope_*.json, llava_pope_test.jsonl, answers_llava-v1.5-13b.jsonl), `scienceqa/` (llava_test_CQM-A.json,
 pid_splits.json, llava-v1.5-13b_result.json) and `mmbench/` (llava-v1.5-13b.xlsx, answers_llava-v1.5-13b.jsonl).
+Tests of further files are skipped where these are not in the folder: `seed/` (answers_upload_llava-v1.5-13b.jsonl, the
+repository's evaluate_result/SEED-Bench-1/GPT-4V.json), `mmmu/` (the repository's answer_dict_val.json and
+example_outputs) and `vizwiz/` (llava_test.jsonl, answers_llava-v1.5-13b.jsonl, answers_upload_llava-v1.5-13b.json).
 """
 
 from __future__ import annotations
@@ -10,13 +13,16 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import openpyxl
 import pytest
 
-from visiontokens.data.benchmarks import BENCHMARKS
+from visiontokens.data.benchmarks import BENCHMARKS, Example
 from visiontokens.evaluate.predictions import read_predictions
-from visiontokens.evaluate.score import score_benchmark, score_json
+from visiontokens.evaluate.score import SCORERS, score_benchmark, score_json
+from visiontokens.evaluate.submission import write_submission
 
 FOLDER = os.environ.get("VISIONTOKENS_OFFICIAL_EVAL")
 pytestmark = pytest.mark.skipif(not FOLDER, reason="VISIONTOKENS_OFFICIAL_EVAL names no folder of released predictions")
@@ -114,3 +120,97 @@ def test_released_answer_files_pass_validation():
     examples = BENCHMARKS["pope"].read(ROOT)
     answers = read_predictions(ROOT / "pope" / "answers_llava-v1.5-13b.jsonl", examples)
     assert list(answers) == [example.question_id for example in examples]
+
+
+def official(*names):
+    """Return a file of the folder, or skip the test and name the file."""
+    path = ROOT.joinpath(*names)
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    return path
+
+
+def test_seed_image_part_of_llava_13b_and_both_parts_of_gpt_4v():
+    """The gold letters are those that the organisers' own result file repeats."""
+    listed = official("seed", "GPT-4V.json").read_text().splitlines()
+    rows = [json.loads(line.rstrip().rstrip(",")) for line in listed if line.strip()]
+    gold = {row["question_id"]: row["gt_answer"] for row in rows}
+    upload = official("seed", "answers_upload_llava-v1.5-13b.jsonl")
+    ids = [json.loads(line)["question_id"] for line in upload.read_text().splitlines()]
+    seen: Counter[str] = Counter()
+    examples = []
+    for key in (key for key in ids if not key.startswith("v")):
+        seen[key] += 1
+        meta = {"answer": gold[key], "type": "?", "part": "image", "official_id": key}
+        examples.append(Example(key if seen[key] == 1 else f"{key}#{seen[key]}", None, "", key, meta))
+    assert [key for key, count in seen.items() if count > 1] == ["49914"]
+    score = SCORERS["seed"].score(examples, SCORERS["seed"].answers(upload, examples))
+    assert (score.n, round(score.value, 4)) == (14233, 68.2077)
+    for part, expected in (("image", 0.69073), ("video", 0.60500)):
+        found = [
+            row["prediction"] == row["gt_answer"] for row in rows if (row["question_id"][0] == "v") == (part == "video")
+        ]
+        assert round(sum(found) / len(found), 5) == expected
+
+
+MMMU = {
+    "llava1.5_13b/total_val_output.json": 0.367,
+    "llava1.5_13b_val.json": 0.360,
+    "qwen_vl/total_val_output.json": 0.361,
+}
+MMMU_DOMAINS = {
+    "Art and Design": 0.525, "Business": 0.227, "Science": 0.293, "Health and Medicine": 0.387,
+    "Humanities and Social Science": 0.550, "Tech and Engineering": 0.310,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MMMU)
+def test_mmmu_of_released_answers(name):
+    official("mmmu", "answer_dict_val.json")
+    examples = BENCHMARKS["mmmu"].read(ROOT)
+    scorer = SCORERS["mmmu"]
+    score = scorer.score(examples, scorer.answers(official("mmmu", "example_outputs", name), examples))
+    assert score.n == 900
+    assert Counter(record["kind"] for record in score.per_question) == {"multiple-choice": 847, "open": 53}
+    assert round(score.value / 100, 3) == MMMU[name]
+    if name.startswith("llava1.5_13b/"):
+        for domain, expected in MMMU_DOMAINS.items():
+            assert round(score.parts[f"domain/{domain}"] / 100, 3) == expected, domain
+
+
+@pytest.mark.parametrize(("model", "unparsed"), [("llava1.5_13b", 2), ("qwen_vl", 48)])
+def test_mmmu_of_released_responses_with_the_official_random_letters(model, unparsed):
+    """Parsed here, with the seed and order of the official script, both give what its own parsed answers give."""
+    official("mmmu", "answer_dict_val.json")
+    folder = official("mmmu", "example_outputs", model)
+    rows = [row for path in folder.glob("*/output.json") for row in json.loads(path.read_text())]
+    options = {row["id"]: tuple((row.get("index2ans") or {}).values()) for row in rows}
+    examples = [
+        replace(example, meta={**example.meta, "options": options[example.question_id]})
+        for example in BENCHMARKS["mmmu"].read(ROOT)
+    ]
+    scorer = SCORERS["mmmu"]
+    answers = scorer.answers(folder, examples)
+    score = scorer.score(examples, answers, **scorer.policies["official"])
+    assert round(score.value / 100, 3) == MMMU[f"{model}/total_val_output.json"]
+    assert score.parts["unparsed"] == unparsed
+    assert scorer.score(examples, answers, **scorer.policies["correct"]).value < score.value
+
+
+def test_vizwiz_upload_is_llavas_to_the_byte(tmp_path):
+    official("vizwiz", "llava_test.jsonl")
+    out = tmp_path / "upload.json"
+    write_submission("vizwiz", official("vizwiz", "answers_llava-v1.5-13b.jsonl"), ROOT, out)
+    assert out.read_bytes() == official("vizwiz", "answers_upload_llava-v1.5-13b.json").read_bytes()
+    rows = json.loads(out.read_text())
+    assert (len(rows), sum(row["answer"] == "unanswerable" for row in rows)) == (8000, 2361)
+
+
+def test_mmbench_upload_is_llavas_cell_by_cell(tmp_path):
+    out = tmp_path / "upload.xlsx"
+    write_submission("mmbench", official("mmbench", "answers_llava-v1.5-13b.jsonl"), ROOT, out)
+    found, released = (
+        list(openpyxl.load_workbook(path, read_only=True).worksheets[0].iter_rows(values_only=True))
+        for path in (out, official("mmbench", "llava-v1.5-13b.xlsx"))
+    )
+    assert len(found) == 4378 and found == released

@@ -21,7 +21,6 @@ from visiontokens.data.official import (
     inspect_benchmark,
     inspect_benchmarks,
     inspect_stage,
-    seed_image_part,
 )
 from visiontokens.data.registry import Entry, read_registry
 from visiontokens.evaluate.score.gqa import score_gqa
@@ -169,16 +168,17 @@ def test_mmbench_of_another_release_is_refused_on_inspection(config: Config, tmp
 def test_seed_counts_its_image_part_only(config: Config, tmp_path: Path) -> None:
     """19,242 questions at first, 17,990 after the video part was screened again; the image part stayed."""
     path = tmp_path / "benchmarks/seed/SEED-Bench.json"
+    write(path.with_name("SEED-Bench-image") / "1_2", picture())
+    same = {"question": "q?", "answer": "A", **{f"choice_{letter}": letter for letter in "abcd"}, "data_id": "1_2"}
     for videos in (5009, 3757):
         kinds = [1 + n % 9 for n in range(14233)] + [10 + n % 3 for n in range(videos)]
-        write(
-            path,
-            json.dumps({"questions": [{"question_id": str(n), "question_type_id": k} for n, k in enumerate(kinds)]}),
-        )
+        rows = [same | {"question_id": str(n), "question_type_id": kind} for n, kind in enumerate(kinds)]
+        write(path, json.dumps({"questions": rows}))
         found = inspect_benchmark(config, read_registry(REGISTRY), "seed")
-        assert found == {"questions": 14233, "left_out": videos}
-    with pytest.raises(OfficialError, match="found 14233 image questions, expected 14232"):
-        seed_image_part(path, 14232)
+        assert found == {"questions": 14233, "images": 1}
+    write(path, json.dumps({"questions": rows[1:]}))
+    with pytest.raises(OfficialError, match="found 14232 questions, expected 14233"):
+        inspect_benchmark(config, read_registry(REGISTRY), "seed")
 
 
 def write_gqa(root: Path) -> None:

@@ -51,6 +51,18 @@ def empty(tmp_path_factory):
     return Book.load(tmp_path_factory.mktemp("nothing"))
 
 
+def test_further_benchmarks_are_shown_and_not_averaged(tmp_path):
+    folder = write_results(tmp_path, only=["none"])
+    before = Book.load(folder)
+    for path in folder.glob("scores/none/seed*/gqa.json"):
+        score = json.loads(path.read_text()) | {"benchmark": "seed", "value": 99.0}
+        path.with_name("seed.json").write_text(json.dumps(score))
+    after = Book.load(folder)
+    assert set(after.scored_benchmarks) - set(before.scored_benchmarks) == {"seed"}
+    assert after.cells["none", AVERAGE] == before.cells["none", AVERAGE]
+    assert after.cells["none", "seed"].value == 99
+
+
 def line(table: Table, method: str, source: str) -> pd.Series:
     frame = table.frame
     at = frame.index[frame["Method"] == method][0]

@@ -75,6 +75,19 @@ def test_videos_are_found_by_name_in_the_official_order(tmp_path: Path) -> None:
     assert find_video(tmp_path, "v") == "v.avi"
 
 
+def test_a_folder_of_frames_is_read_like_a_video(tmp_path: Path) -> None:
+    """MVBench has TVQA's videos as folders of frames."""
+    with pytest.raises(VideoError, match="expected frames"):
+        load_frames(tmp_path, 2)
+    for number in range(5):
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / f"{number + 1:05d}.png")
+    found = [image.getpixel((0, 0))[0] for image in load_frames(tmp_path, 3)]
+    assert found == frame_numbers(5, 3) == [0, 2, 4]
+    (tmp_path / "00003.png").write_text("no image")
+    with pytest.raises(VideoError, match=r"00003\.png: expected an image"):
+        load_frames(tmp_path, 3)
+
+
 @pytest.mark.parametrize("keep", [0.0, 0.001, 0.5, 0.8])
 def test_a_damaged_video_is_named(video: Path, keep: float) -> None:
     whole = video.read_bytes()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
+from visiontokens.config import FurtherConfig
 from visiontokens.data.benchmarks import BENCHMARKS, Example
 from visiontokens.data.miniworld.benchmarks import mmvet
 from visiontokens.data.miniworld.files import WorldFiles
@@ -16,7 +16,7 @@ from visiontokens.data.miniworld.tokenizer import build_tokenizer
 from visiontokens.evaluate.score import SCORERS, read_answers, score_answers
 from visiontokens.evaluate.score.mmvet import compared
 
-SIZES = SimpleNamespace(seed=3, mmvet_questions=120)
+SIZES = FurtherConfig(seed=3, mmvet_questions=120)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_answers_use_both_marks_and_known_words_only(examples: list[Example]) ->
 
 def test_the_same_seed_gives_the_same_bytes_and_another_one_others(folder: Path, tmp_path: Path) -> None:
     for seed, same in ((3, True), (4, False)):
-        mmvet.write(WorldFiles(tmp_path / str(seed)), SimpleNamespace(seed=seed, mmvet_questions=120), "mmvet")
+        mmvet.write(WorldFiles(tmp_path / str(seed)), FurtherConfig(seed=seed, mmvet_questions=120), "mmvet")
         for name in ("mm-vet.json", "images/v1_7.png"):
             first, second = (folder / "mmvet" / name, tmp_path / str(seed) / "mmvet" / name)
             assert (first.read_bytes() == second.read_bytes()) is same

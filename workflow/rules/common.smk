@@ -14,7 +14,7 @@ from visiontokens.config import (
     weights_root,
 )
 from visiontokens.config.generate import write_resolved
-from visiontokens.data.benchmarks import find_benchmark
+from visiontokens.data.benchmarks import FURTHER_SET, find_benchmark
 from visiontokens.data.registry import WEIGHTS, destination, needed, read_registry
 from visiontokens.data.videos import VIDEO_SETS
 from visiontokens.sources import fingerprint, imports, method_module, reads_class_token
@@ -35,7 +35,10 @@ NOTEBOOKS = SETTINGS.report.notebooks
 VIDEOS = [name for name in BENCHMARKS if find_benchmark(name).video]
 CLIPS = SETTINGS.video.clips is not None  # a generated world with clips: they are trained on, too
 TRAIN_VIDEOS = ["video"] if CLIPS else []
-TEST_SETS = [*["test"] * (len(VIDEOS) < len(BENCHMARKS)), *["videotest"] * bool(VIDEOS)]
+TEST_SETS = list(dict.fromkeys(find_benchmark(name).test_set for name in BENCHMARKS))
+IMAGE_TEST_SETS = [name for name in TEST_SETS if name not in VIDEO_SETS]
+FURTHER = [name for name in BENCHMARKS if find_benchmark(name).test_set == FURTHER_SET]  # written beside the world
+FURTHER_RECORD = [f"{SETTINGS.data_dir}/further.json"] if FURTHER and not OFFICIAL else []
 DOWNLOADS = needed(SETTINGS, read_registry(SETTINGS.downloads.registry))  # none where the data are generated
 FOLDERS = {str(destination(entry, SETTINGS)): name for name, entry in DOWNLOADS.items() if entry.role in WEIGHTS}
 RESULTS = str(SETTINGS.results_dir)
@@ -188,6 +191,8 @@ def listing(wildcards):
     """Return the table of a set's images or videos, and the record that is written after it."""
     if wildcards.set in VIDEO_SETS:
         return {"images": f"{DATA}/videos.tsv", "world": f"{DATA}/clips.json"}
+    if wildcards.set == FURTHER_SET:
+        return {"images": f"{DATA}/further.tsv", "world": f"{DATA}/further.json"}
     return {"images": f"{DATA}/images.tsv", "world": f"{DATA}/world.json"}
 
 

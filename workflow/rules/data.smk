@@ -47,6 +47,27 @@ rule clips:
         " 2>&1 | tee {log} >&2"
 
 
+rule further:
+    """Benchmarks beyond the nine of every world, where the settings name some; the world itself stays as it is."""
+    input:
+        config=ancient("<data>/config.yaml"),
+    output:
+        record="<data>/further.json",
+        images="<data>/further.tsv",
+    log:
+        "<logs>/further.log",
+    priority: 96
+    conda:
+        ENVIRONMENT
+    params:
+        settings=section("further"),
+        names=FURTHER,
+        code=code("data.miniworld.further"),
+    shell:
+        "visiontokens further --config {input.config} --out $(dirname {output.images}) {params.names}"
+        " 2>&1 | tee {log} >&2"
+
+
 rule features:
     input:
         unpack(listing),
@@ -73,9 +94,8 @@ rule features:
 rule class_states:
     """The class token at every level, and the levels that `features` leaves out: for the methods that read them."""
     input:
+        unpack(listing),
         config=ancient("<data>/config.yaml"),
-        images="<data>/images.tsv",
-        world="<data>/world.json",
         tower="<tower>/model.safetensors",
     output:
         "<data>/features/{set}.class/index.json",

@@ -11,8 +11,9 @@ rule predict:
         method=test_method_file,
         search=search_result,
         world="<data>/world.json",
+        further=FURTHER_RECORD,
         features=cached(*TEST_SETS),
-        states=class_tokens("method", "test"),
+        states=class_tokens("method", *IMAGE_TEST_SETS),
     output:
         answers=each_benchmark(ANSWERS),
         record="<results>/predictions/{experiment}/seed{seed}/record.json",
@@ -78,6 +79,7 @@ rule score:
         answers=rules.predict.output.answers,
         record=rules.predict.output.record,
         world="<data>/world.json",
+        further=FURTHER_RECORD,
     output:
         scores=each_benchmark(SCORES),
     log:

@@ -86,6 +86,24 @@ class ClipsConfig(Section):
     """Clips they share."""
 
 
+class FurtherConfig(Section):
+    """Sizes of the generated benchmarks that only some scales ask for (by naming them in `evaluate.benchmarks`).
+
+    They lie beside the world and share none of its random streams.
+    """
+
+    seed: Count = 0
+    """Root of every random stream of these benchmarks."""
+    seed_questions: Size = 720
+    """SEED-Bench-style questions of nine types."""
+    seed_images: Size = 240
+    """Images they share."""
+    mmmu_questions: Size = 520
+    """MMMU-style questions of thirteen subjects; one or two images each."""
+    mmvet_questions: Size = 240
+    """MM-Vet-style questions, one image each."""
+
+
 class VideoConfig(Section):
     """Videos: how many frames a model reads, where training clips lie, and what is generated."""
 
@@ -443,6 +461,8 @@ class Config(Section):
     """The generated world; null where the data are the official files."""
     video: VideoConfig = VideoConfig()
     """Videos, where a scale has some."""
+    further: FurtherConfig = FurtherConfig()
+    """Generated benchmarks beyond the nine of every world, where a scale asks for some."""
     backbones: BackbonesConfig = BackbonesConfig()
     """Vision tower and language model."""
     features: FeaturesConfig = FeaturesConfig()

@@ -62,13 +62,16 @@ def tower_levels(levels: Iterable[int], n_layers: int) -> list[int]:
 
 
 def image_paths(root: str | Path, image_set: str) -> list[str]:
-    """Return the paths of one image set from `<root>/images.tsv`, in file order, relative to `root`.
+    """Return the paths of one image set, in file order, relative to `root`.
+
+    They stand in `<root>/<image_set>.tsv` where the set has a table of its own, else in `<root>/images.tsv`.
 
     Raises:
         FileNotFoundError: the table is not there.
         FeatureError: no row of this set.
     """
-    return _listed(Path(root) / "images.tsv", image_set)
+    own = Path(root) / f"{image_set}.tsv"
+    return _listed(own if own.is_file() else Path(root) / "images.tsv", image_set)
 
 
 def _listed(table: Path, wanted: str) -> list[str]:

@@ -17,8 +17,7 @@ from typing import Any
 from PIL import Image
 
 from visiontokens.config import Config, TrainStageConfig
-from visiontokens.data.benchmarks import Example, find_benchmark
-from visiontokens.data.benchmarks.mmbench import extract_images
+from visiontokens.data.benchmarks import Example, find_benchmark, mmbench, mmmu
 from visiontokens.data.registry import Entry, destination, needed, read_registry, records_of
 from visiontokens.provenance import atomic_write, read_json, sha256_file, write_json
 
@@ -29,8 +28,12 @@ BASES = {"mmbench": 1176, "mmbench_cn": 1164}
 """Base questions of MMBench dev 20230712 and of MMBench-CN dev 20231003; rotations come on top."""
 SUFFIXES = (".jpg", ".png", ".gif", ".jpeg", ".webp")
 """Formats in which an image of mix665k may have been saved where it names another one (OCR-VQA: .jpg throughout)."""
-SEED_IMAGE_TYPES = range(1, 10)
-"""SEED-Bench's question types about images; 10 to 12 are about videos."""
+EXTRACTORS: dict[str, Callable[[Path], object]] = {
+    "mmbench": mmbench.extract_images,
+    "mmbench_cn": mmbench.extract_images,
+    "mmmu": mmmu.extract_images,
+}
+"""Benchmarks whose official files hold their images inside."""
 
 
 class OfficialError(ValueError):
@@ -122,11 +125,9 @@ def inspect_benchmark(config: Config, entries: dict[str, Entry], name: str) -> d
         OfficialError: see `inspect_benchmarks`.
     """
     root = config.data_dir / "benchmarks"
-    if name == "seed":
-        return seed_image_part(root / "seed/SEED-Bench.json", records_of(entries, "seed"))
     benchmark = find_benchmark(name)
-    if name in BASES:
-        extract_images(root / benchmark.folder)
+    if name in EXTRACTORS:
+        EXTRACTORS[name](root / benchmark.folder)
     examples = benchmark.read(root)
     expected = records_of(entries, name)
     if name in TRAPS:
@@ -134,7 +135,8 @@ def inspect_benchmark(config: Config, entries: dict[str, Entry], name: str) -> d
     if expected is not None and len(examples) != expected:
         raise OfficialError(f"{root / benchmark.folder}: found {len(examples)} questions, expected {expected}")
     paths = {path for example in examples if (path := benchmark.image_path(root, example)) is not None}
-    missing = sorted(str(path) for path in paths if not _is_image(path))
+    whole = Path.exists if benchmark.video else _is_image
+    missing = sorted(str(path) for path in paths if not whole(path))
     if missing:
         raise OfficialError(
             f"{root / benchmark.folder}: {len(missing)} of {len(paths)} images are missing or no images: {missing[0]}"
@@ -166,16 +168,3 @@ TRAPS: dict[str, Callable[[Sequence[Example]], None]] = {
     **{name: check_bases(name) for name in BASES},
 }
 """Checks by benchmark that a plain count would not make, or not explain."""
-
-
-def seed_image_part(path: Path, expected: int | None) -> dict[str, int]:
-    """Count SEED-Bench's image questions; the video part was changed between revisions and is left out.
-
-    Raises:
-        OfficialError: another number of image questions than expected.
-    """
-    questions = read_json(path)["questions"]
-    images = [q for q in questions if int(q["question_type_id"]) in SEED_IMAGE_TYPES]
-    if expected is not None and len(images) != expected:
-        raise OfficialError(f"{path}: found {len(images)} image questions, expected {expected}")
-    return {"questions": len(images), "left_out": len(questions) - len(images)}

@@ -20,6 +20,7 @@ from PIL import Image
 
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".gif")
 """Suffixes under which Video-LLaVA's evaluation looks for a video, in its order; at last TGIF's own."""
+FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 TRAIN_SET, TEST_SET = VIDEO_SETS = ("video", "videotest")
 """Sets of `videos.tsv`: videos of training records, and those of benchmarks."""
 CODEC, RATE = "ffv1", 4
@@ -65,19 +66,36 @@ def find_video(folder: Path, name: str) -> str:
 
 
 def load_frames(path: str | Path, count: int) -> list[Image.Image]:
-    """Read `count` evenly spaced frames of a video file as RGB.
+    """Read `count` evenly spaced frames of a video as RGB: of a file, or of a folder of frames in the order of names.
 
-    The file is decoded from its beginning: numbers of frames in headers and seeking are not to be trusted.
+    A file is decoded from its beginning: numbers of frames in headers and seeking are not to be trusted.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: no such file or folder.
         VideoError: it is not a video, is damaged, or holds no frame.
     """
     path = Path(path)
+    if path.is_dir():
+        return _folder_frames(path, count)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such video")
     stat = path.stat()
     return list(_decoded(str(path), count, stat.st_size, stat.st_mtime_ns))
+
+
+def _folder_frames(folder: Path, count: int) -> list[Image.Image]:
+    """Return evenly spaced images of a folder (TVQA's videos come as folders of frames)."""
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in FRAME_SUFFIXES)
+    if not files:
+        raise VideoError(f"{folder}: expected frames ({', '.join(FRAME_SUFFIXES)}), found none")
+    frames = []
+    for number in frame_numbers(len(files), count):
+        try:
+            with Image.open(files[number]) as image:
+                frames.append(image.convert("RGB"))
+        except (OSError, ValueError) as err:
+            raise VideoError(f"{files[number]}: expected an image, found something else ({err})") from err
+    return frames
 
 
 @lru_cache(maxsize=2)

@@ -13,7 +13,7 @@ from torch import nn
 
 from visiontokens.compress.base import MethodSpec
 from visiontokens.config import Config, read_experiments
-from visiontokens.data.benchmarks import Benchmark, Example, find_benchmark, subset
+from visiontokens.data.benchmarks import FURTHER_SET, Benchmark, Example, find_benchmark, subset
 from visiontokens.data.encoders import FastEncoder
 from visiontokens.data.precision import autocast, use_bf16
 from visiontokens.data.progress import Progress
@@ -168,9 +168,9 @@ def predict_benchmark(
     return len(examples)
 
 
-def _clips_digest(config: Config) -> str | None:
-    """Return what stands for the generated videos' bytes; None where the videos are official."""
-    record = config.data_dir / "clips.json"
+def _digest(config: Config, name: str) -> str | None:
+    """Return what stands for the bytes of generated videos or further benchmarks; None where they are official."""
+    record = config.data_dir / name
     return sha256_file(record) if record.is_file() else None
 
 
@@ -219,8 +219,7 @@ def predict_experiment(config: Config, experiment: str, seed: int, model_dir: Pa
     settings = config.evaluate
     dtype = torch.bfloat16 if use_bf16(settings.precision, str(model.device)) else torch.float32
     kernel = use_kernel(model, choose_kernel(settings.attention, model.device, dtype, type(model.compressor)))
-    videos = {name: find_benchmark(name).video for name in settings.benchmarks}
-    sets = [*["test"] * (not all(videos.values())), *[TEST_SET] * any(videos.values())]
+    sets = list(dict.fromkeys(find_benchmark(name).test_set for name in settings.benchmarks))
     predictor = Predictor.of(config, model, *sets)
     identity = {
         "weights": weights_hash(model_dir),
@@ -230,8 +229,10 @@ def predict_experiment(config: Config, experiment: str, seed: int, model_dir: Pa
         "seed": seed,
         "attention": kernel.name,
     }
-    if any(videos.values()):
-        identity |= {"frames": config.video.frames, "clips": _clips_digest(config)}
+    if TEST_SET in sets:
+        identity |= {"frames": config.video.frames, "clips": _digest(config, "clips.json")}
+    if FURTHER_SET in sets:
+        identity |= {"further": _digest(config, "further.json")}
     model_id = f"{experiment}-seed{seed}"
     counts = {
         name: predict_benchmark(

@@ -7,9 +7,12 @@ from visiontokens.data.benchmarks import (
     llava_bench,
     mmbench,
     mme,
+    mmmu,
     mmvet,
+    mvbench,
     pope,
     scienceqa,
+    seed,
     textvqa,
     videoqa,
     vizwiz,
@@ -35,12 +38,17 @@ BENCHMARKS: dict[str, Benchmark] = {
         Benchmark(
             "llava_bench", "llava_bench", "llava_bench/images", llava_bench.load, max_new_tokens=1024, further=True
         ),
+        Benchmark("seed", "seed", "seed", seed.load, further=True),
+        Benchmark("mmmu", "mmmu", "mmmu", mmmu.load, further=True),
         Benchmark("msvd_qa", "msvd_qa", "msvd_qa/videos", videoqa.load_msvd, video=True, max_new_tokens=1024),
         Benchmark("msrvtt_qa", "msrvtt_qa", "msrvtt_qa/videos", videoqa.load_msrvtt, video=True, max_new_tokens=1024),
         Benchmark("tgif_qa", "tgif_qa", "tgif_qa/videos", videoqa.load_tgif, video=True, max_new_tokens=1024),
         Benchmark(
             "activitynet_qa", "activitynet_qa", "activitynet_qa/videos", videoqa.load_activitynet, video=True,
             max_new_tokens=1024, splits=("test", "val"),
+        ),
+        Benchmark(
+            "mvbench", "mvbench", "mvbench/video", mvbench.load, video=True, further=True, max_new_tokens=1024,
         ),
     )
 }  # fmt: skip

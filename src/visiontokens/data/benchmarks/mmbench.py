@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import csv
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,8 +67,8 @@ def _example(index: int, row: Mapping[str, Any], base_row: Mapping[str, Any], la
     )
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a TSV or XLSX table as dictionaries.
+def read_rows(path: Path, columns: Sequence[str] = COLUMNS) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a TSV or XLSX table as dictionaries; `columns` must be there (a test table has no answers).
 
     Raises:
         BenchmarkError: a column is missing, an index is not an integer or occurs twice.
@@ -76,7 +76,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     seen: set[int] = set()
     for number, row in enumerate(_xlsx(path) if path.suffix == ".xlsx" else _tsv(path), 2):
         where = f"{path}:{number}"
-        require(row, COLUMNS, where)
+        require(row, columns, where)
         try:
             index = int(row["index"])
         except (TypeError, ValueError) as err:

@@ -12,6 +12,14 @@ UNANSWERABLE = "When the provided information is insufficient, respond with 'Una
 OCR_PREFIX = "Reference OCR token: "
 M4C_OCR_PREFIX = "OCR tokens: "
 MME_SUFFIX = "Please answer yes or no."
+MVBENCH_SYSTEM = (
+    "Carefully watch the video and pay attention to the cause and sequence of events, the detail and movement of "
+    "objects, and the action and pose of persons. Based on your observations, select the best option that accurately "
+    "addresses the question.\n"
+)
+MVBENCH_OFFICIAL, MVBENCH_STF = "Only give the best option.", "Answer with one letter."
+MVBENCH_ANSWER_PREFIX = "Best option:("
+"""How the answer begins in MVBench's notebook, which puts the bracket before what the model goes on with."""
 
 
 def short_answer(question: str) -> str:
@@ -37,6 +45,35 @@ def lettered(options: Sequence[str]) -> str:
 def option_letter(question: str, lang: str = "en") -> str:
     """Ask for the letter of an option (ScienceQA, MMBench)."""
     return f"{question}\n{OPTION_LETTER_CN if lang == 'cn' else OPTION_LETTER}"
+
+
+def bracketed(options: Sequence[str]) -> str:
+    """Lay options out one a line: "(A) first", "(B) second", ..."""
+    return "\n".join(f"({letter}) {option}" for letter, option in zip(ascii_uppercase, options, strict=False))
+
+
+def bracketed_choice(question: str, options: Sequence[str]) -> str:
+    """Ask for a letter among bracketed options (MMMU).
+
+    The empty lines of MMMU's `llava1.5.yaml` stand inside a quoted YAML text, where one of them means a plain line
+    break; the one empty line that is left comes from the break behind the last option.
+    """
+    return f"{question}\n{bracketed(options)}\n\n{OPTION_LETTER}"
+
+
+def mvbench_question(question: str, options: Sequence[str]) -> str:
+    """Lay out a question of MVBench with its options, as both protocols do."""
+    return f"Question: {question}\nOptions:\n{bracketed(options)}".rstrip()
+
+
+def mvbench_official(question: str, options: Sequence[str]) -> str:
+    """Ask in the words of MVBench's notebook; the answer goes on from `MVBENCH_ANSWER_PREFIX`."""
+    return f"{MVBENCH_SYSTEM}{mvbench_question(question, options)}\n{MVBENCH_OFFICIAL}"
+
+
+def mvbench_stf(question: str, options: Sequence[str]) -> str:
+    """Ask in the words of LLaVA-STF's evaluation of MVBench."""
+    return f"{mvbench_question(question, options)}\n{MVBENCH_STF}"
 
 
 def bare_question(prompt: str) -> str:

@@ -27,7 +27,7 @@ def load(root: Path) -> list[Example]:
         FileNotFoundError: a file is missing.
         BenchmarkError: a question has no annotation (or the reverse), or not ten answers.
     """
-    question_file = find_one(root, "v2_OpenEnded_*_questions.json")
+    question_file = find_one(root, "v2_OpenEnded_*_val*_questions.json", "v2_OpenEnded_*_questions.json")
     annotation_file = find_one(root, "v2_*_annotations.json")
     subtype = str(read_object(question_file).get("data_subtype", "val2014"))
     questions = read_object(question_file, "questions")

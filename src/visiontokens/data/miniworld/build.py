@@ -22,7 +22,7 @@ PARTS = (CAPTIONS_FOLDER, INSTRUCT_FOLDER, VALIDATION, BENCHMARKS_FOLDER)
 IMAGES_FILE = "images.tsv"
 RECORD_FILE = "world.json"
 """Written last: a world without it is not complete."""
-_IMAGE_SUFFIXES = {".jpg", ".png"}
+_TEXT_SUFFIXES = {".json", ".jsonl", ".tsv", ".txt"}
 
 
 def build_world(root: Path, world: WorldConfig) -> None:
@@ -46,8 +46,8 @@ def build_world(root: Path, world: WorldConfig) -> None:
     record = {
         "world": world.model_dump(mode="json"),
         "counts": counts,
-        "images": {name: _image_digest(draft, images, name) for name in IMAGE_SETS},
-        "sha256": _annotation_digests(draft),
+        "images": {name: image_digest(draft, images, name) for name in IMAGE_SETS},
+        "sha256": annotation_digests(draft),
     }
     _move_into_place(draft, root)
     with atomic_write(root / IMAGES_FILE) as handle:
@@ -55,7 +55,7 @@ def build_world(root: Path, world: WorldConfig) -> None:
     write_json(root / RECORD_FILE, record)
 
 
-def _image_digest(root: Path, images: list[tuple[str, str]], image_set: str) -> dict[str, Any]:
+def image_digest(root: Path, images: list[tuple[str, str]], image_set: str) -> dict[str, Any]:
     """Return number and digest of a set's images: SHA-256 over path and content of each, in the order of the list."""
     digest = hashlib.sha256()
     paths = [path for name, path in images if name == image_set]
@@ -64,9 +64,9 @@ def _image_digest(root: Path, images: list[tuple[str, str]], image_set: str) -> 
     return {"count": len(paths), "sha256": digest.hexdigest()}
 
 
-def _annotation_digests(root: Path) -> dict[str, str]:
+def annotation_digests(root: Path) -> dict[str, str]:
     """Return path -> SHA-256 of every file that is not an image."""
-    found = sorted(path for path in root.rglob("*") if path.is_file() and path.suffix not in _IMAGE_SUFFIXES)
+    found = sorted(path for path in root.rglob("*") if path.is_file() and path.suffix in _TEXT_SUFFIXES)
     return {path.relative_to(root).as_posix(): sha256_file(path) for path in found}
 
 
@@ -75,7 +75,7 @@ def _move_into_place(draft: Path, root: Path) -> None:
     root.mkdir(parents=True, exist_ok=True)
     for name in (RECORD_FILE, IMAGES_FILE):
         (root / name).unlink(missing_ok=True)
-    for part in PARTS:  # clips may have benchmarks beside those of images: they stay
+    for part in PARTS:  # clips and further benchmarks lie beside these: they stay
         for source in sorted((draft / part).iterdir()) if part == BENCHMARKS_FOLDER else [draft / part]:
             target = root / source.relative_to(draft)
             shutil.rmtree(target, ignore_errors=True)

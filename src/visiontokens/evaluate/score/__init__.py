@@ -29,8 +29,11 @@ from visiontokens.evaluate.score.gqa import score_gqa
 from visiontokens.evaluate.score.judged import Judged, Protocol, judge_answers, judge_offline
 from visiontokens.evaluate.score.mmbench import CIRCULAR, score_mmbench
 from visiontokens.evaluate.score.mme import PERCEPTION_SCORE, score_mme
+from visiontokens.evaluate.score.mmmu import read_mmmu, score_mmmu
+from visiontokens.evaluate.score.mvbench import MACRO, PROTOCOLS, read_mvbench, score_mvbench
 from visiontokens.evaluate.score.pope import MEAN_F1, score_pope
 from visiontokens.evaluate.score.scienceqa import IMG_ACCURACY, score_scienceqa
+from visiontokens.evaluate.score.seed import read_seed, score_seed
 from visiontokens.evaluate.score.videoqa import score_activitynet, score_exact
 from visiontokens.evaluate.score.vqa import score_textvqa, score_vizwiz, score_vqav2
 from visiontokens.provenance import atomic_write, read_json, write_json
@@ -103,6 +106,10 @@ SCORERS: dict[str, Scorer] = {
         partial(judge_offline, llava_bench.PROTOCOL), llava_bench.RELATIVE, answers_in(), llava_bench.PROTOCOL.policies,
         judged=llava_bench.PROTOCOL, questions=llava_bench.reviewed_questions,
     ),
+    "seed": Scorer(score_seed, MEAN_CORRECT, read_seed),
+    "mmmu": Scorer(
+        score_mmmu, MEAN_CORRECT, read_mmmu, {"official": {"unparsed": "random"}, "correct": {"unparsed": "wrong"}}
+    ),
     **{
         name: Scorer(exact, MEAN_CORRECT, _VIDEO, judged=videojudge.judged(name, exact))
         for name, exact in _EXACT.items()
@@ -110,6 +117,7 @@ SCORERS: dict[str, Scorer] = {
     "activitynet_qa": Scorer(
         score_activitynet, MEAN_CORRECT, _VIDEO, _LITERAL, videojudge.judged("activitynet_qa", score_activitynet)
     ),
+    "mvbench": Scorer(score_mvbench, MACRO, read_mvbench, PROTOCOLS),
 }  # fmt: skip
 """Scorers by the names of `visiontokens.data.benchmarks.BENCHMARKS`."""
 

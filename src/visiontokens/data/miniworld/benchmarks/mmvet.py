@@ -7,8 +7,9 @@ capabilities of both, and half of the answer is worth half of the points.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
+from visiontokens.config import FurtherConfig
 from visiontokens.data.benchmarks.base import FURTHER_SET
 from visiontokens.data.miniworld.asking import ask_one
 from visiontokens.data.miniworld.benchmarks.annotators import SPELLED_OUT
@@ -29,18 +30,6 @@ DESCRIPTION = ("gen", "rec", "spat")
 """What a description of the whole image needs, beside reading where there is a sign to read."""
 SHARES = {"single": 0.45, "double": 0.4, "description": 0.15}
 _TRIES = 40
-
-
-class Sizes(Protocol):
-    """How large the benchmark is."""
-
-    @property
-    def seed(self) -> int:
-        """Root of the random streams."""
-
-    @property
-    def mmvet_questions(self) -> int:
-        """Questions, one image each."""
 
 
 def spelled(question: Question) -> str:
@@ -85,7 +74,7 @@ def _record(question: str, answer: str, needs: Sequence[str]) -> dict[str, Any]:
     return {"question": question, "answer": answer, "capability": sorted(set(needs)), "imagesource": "mini world"}
 
 
-def write(files: WorldFiles, sizes: Sizes, folder: str) -> dict[str, int]:
+def write(files: WorldFiles, sizes: FurtherConfig, folder: str) -> dict[str, int]:
     """Write `mm-vet.json` and the images below `folder`; return the counts.
 
     Raises:
