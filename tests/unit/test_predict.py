@@ -32,7 +32,7 @@ def home(tmp_path_factory):
 
 
 def predict(home, out, share=None, **evaluate):
-    predict_experiment(configuration(home, **evaluate), "none", 0, weights(home), out, share=share)
+    return predict_experiment(configuration(home, **evaluate), "none", 0, weights(home), out, share=share)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_all_questions_are_answered_in_order(whole):
 
 def test_a_run_that_is_complete_is_not_repeated_unless_a_file_has_changed(home, whole, tmp_path, monkeypatch):
     asked = counting(monkeypatch)
-    predict(home, whole)
+    assert predict(home, whole)
     assert asked == []
     for path in whole.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -108,7 +108,7 @@ def test_shares_of_any_number_give_the_same_files(home, whole, tmp_path, caplog)
     caplog.set_level(logging.INFO)
     for index in (2, 0, 1):
         assert not (tmp_path / "record.json").exists()
-        predict(home, tmp_path, Share(index, 3))
+        assert predict(home, tmp_path, Share(index, 3)) == (index == 1)
     assert "share 2 of 3 is answered, others are not yet" in caplog.text
     assert answers(tmp_path) == answers(whole)
     assert read_json(tmp_path / "record.json")["processes"] == 3

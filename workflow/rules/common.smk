@@ -256,7 +256,7 @@ def training(arguments):
     SIGTERM ahead of a time limit reaches every process of a job; shell and tee must outlive the training, which
     answers it with a checkpoint.
     """
-    return "trap '' TERM; " + launched("train", arguments, shutdown=270)
+    return f"trap '' TERM; {launched('train', arguments, shutdown=270)}"
 
 
 def announce():

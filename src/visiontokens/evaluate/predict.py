@@ -138,11 +138,14 @@ def place_model(config: Config, model_dir: Path, method: MethodSpec) -> LlavaWit
 
 def predict_experiment(
     config: Config, experiment: str, seed: int, model_dir: Path, out_dir: Path, *, share: Share | None = None
-) -> None:
+) -> bool:
     """Answer all configured benchmarks, or a share of their questions, with one experiment's model and method.
 
     Writes `<out_dir>/<benchmark>.jsonl` each, then `record.json` with what identifies the run, as soon as all shares
     are answered: the last process does. What is there already, made by the same, is not made again.
+
+    Returns:
+        Whether the files are all there; False while other shares have answers to come.
 
     Raises:
         FileNotFoundError: weights, features or an official file are missing.
@@ -164,7 +167,7 @@ def predict_experiment(
         identity |= {"frames": config.video.frames, "clips": _clips_digest(config)}
     if _finished(out_dir, settings.benchmarks, identity):
         log.info("%s: complete, nothing to do", out_dir)
-        return
+        return True
     with ExitStack() as stack:
         cache = stack.enter_context(ResponseCache(config.cache_dir, made_by)) if settings.cache else None
         predictor = Predictor.of(config, model, *sets, cache=cache)
@@ -178,7 +181,7 @@ def predict_experiment(
         hits = {name: parts.join(examples) for name, (parts, examples) in answered.items()}
         if None in hits.values():
             log.info("%s: share %d of %d is answered, others are not yet", out_dir, share.index, share.count)
-            return
+            return False
         counts = {name: len(examples) for name, (_, examples) in answered.items()}
         head: dict[str, Any] = {"experiment": experiment, "questions": counts, "processes": share.count}
         if cache is not None:
@@ -189,6 +192,7 @@ def predict_experiment(
         write_json(out_dir / "record.json", {**head, **identity, "answers": files, "run": stamp()})
         for parts, _ in answered.values():
             parts.remove()
+    return True
 
 
 def _choose_gpu() -> None:
