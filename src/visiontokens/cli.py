@@ -105,6 +105,9 @@ def _add_running(parsers: argparse._SubParsersAction) -> None:
     predict = _verb(parsers, "predict", verbs.predict)
     _experiment(predict)
     _model(predict)
+    predict.add_argument(
+        "--shard", metavar="I/N", help="answer share I (from 0) of N; the last of the N runs joins their answers"
+    )
     _paths(predict, out="folder for one JSONL file per benchmark")
     validate = _verb(parsers, "validate", verbs.validate)
     _experiment(validate)

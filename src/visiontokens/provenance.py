@@ -89,18 +89,23 @@ def _git(*args: str) -> str:
     return done.stdout.strip()
 
 
-def stamp() -> dict[str, Any]:
-    """Return what identifies this run: commit, dirty flag, library versions, processor, UTC date."""
-    versions = {}
+def versions() -> dict[str, str]:
+    """Return the versions of the libraries that results depend on; empty for one that is not installed."""
+    found = {}
     for name in VERSIONED:
         try:
-            versions[name] = metadata.version(name)
+            found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            versions[name] = ""
+            found[name] = ""
+    return found
+
+
+def stamp() -> dict[str, Any]:
+    """Return what identifies this run: commit, dirty flag, library versions, processor, UTC date."""
     return {
         "commit": _git("rev-parse", "--short", "HEAD"),
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
-        "versions": versions,
+        "versions": versions(),
         "python": platform.python_version(),
         "processor": _processor(),
         "cores": os.cpu_count(),

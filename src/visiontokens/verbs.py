@@ -134,11 +134,13 @@ def plan(args: argparse.Namespace) -> None:
 
 
 def predict(args: argparse.Namespace) -> None:
-    """Answer every benchmark with one experiment's model."""
+    """Answer every benchmark with one experiment's model; continues a killed run, and shares work under torchrun."""
     from visiontokens.config import load_config
+    from visiontokens.evaluate.parts import Share
     from visiontokens.evaluate.predict import predict_experiment
 
-    predict_experiment(load_config(args.config), args.experiment, args.seed, args.model, args.out)
+    config, share = load_config(args.config), Share.chosen(args.shard)
+    predict_experiment(config, args.experiment, args.seed, args.model, args.out, share=share)
 
 
 def validate(args: argparse.Namespace) -> None:

@@ -11,7 +11,6 @@ import pytest
 from visiontokens.data.benchmarks import Example
 from visiontokens.evaluate.predictions import (
     PredictionError,
-    PredictionWriter,
     answer_record,
     mean_vision_tokens,
     read_predictions,
@@ -88,37 +87,6 @@ def test_llavas_ambiguous_ids_are_resolved_by_the_question(tmp_path):
     path = lines(tmp_path / "mme.jsonl", records[0] | {"prompt": "Other?"})
     with pytest.raises(PredictionError, match=r"'count/1\.png' is foreign"):
         read_predictions(path, examples)
-
-
-def record(i):
-    return answer_record(EXAMPLES[i], f"t{i}", "m")
-
-
-def test_writer_resumes_after_a_torn_line(tmp_path):
-    path = tmp_path / "answers.jsonl"
-    with PredictionWriter(path, "run-1") as writer:
-        writer.write([record(2), record(0)])
-    assert not path.exists()
-    with writer.partial.open("ab") as handle:
-        handle.write(json.dumps(record(1)).encode()[:-5])
-    with PredictionWriter(path, "run-1") as writer:
-        assert list(writer.done) == ["2", "0"]
-        with pytest.raises(PredictionError, match="2 of 4 questions have no answer, the first is question id '1'"):
-            writer.finish(EXAMPLES)
-        writer.write([record(i) for i in range(4)])
-        writer.finish(EXAMPLES)
-    assert list(read_predictions(path, EXAMPLES).values()) == ["t0", "t1", "t2", "t3"]
-    assert [child.name for child in tmp_path.iterdir()] == ["answers.jsonl"]
-
-
-def test_writer_refuses_another_runs_partial_file(tmp_path):
-    with PredictionWriter(tmp_path / "a.jsonl", "run-1") as writer:
-        writer.write([record(0)])
-    with (
-        pytest.raises(PredictionError, match="found fingerprint 'run-1', expected 'run-2'"),
-        PredictionWriter(tmp_path / "a.jsonl", "run-2"),
-    ):
-        pass
 
 
 def test_scoring_imports_neither_torch_nor_transformers():

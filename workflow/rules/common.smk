@@ -243,18 +243,25 @@ def gpus(most):
     return min(most, SETTINGS.gpus)
 
 
-def launched(arguments):
-    """Return the shell command of a training, on as many GPUs as the job has.
+def launched(verb, arguments, shutdown=30):
+    """Return the shell command of a verb on as many GPUs as the job has.
 
-    SIGTERM ahead of a time limit reaches every process of a job; shell and tee must outlive the training, which
-    answers it with a checkpoint. Several GPUs are one process each, below torchrun, which passes the signal on and
-    waits.
+    Several GPUs are one process each, below torchrun, which passes signals on and waits `shutdown` seconds.
     """
     return (
-        "trap '' TERM; start=visiontokens; if [ {resources.gpu} -gt 1 ]; then"
-        ' start="torchrun --standalone --nproc-per-node {resources.gpu} --shutdown-timeout 270 -m visiontokens"; fi;'
-        f" $start train {arguments} 2>&1 | tee {{log}} >&2"
+        "start=visiontokens; if [ {resources.gpu} -gt 1 ]; then start="
+        f'"torchrun --standalone --nproc-per-node {{resources.gpu}} --shutdown-timeout {shutdown} -m visiontokens"; fi;'
+        f" $start {verb} {arguments} 2>&1 | tee {{log}} >&2"
     )
+
+
+def training(arguments):
+    """Return the shell command of a training.
+
+    SIGTERM ahead of a time limit reaches every process of a job; shell and tee must outlive the training, which
+    answers it with a checkpoint.
+    """
+    return f"trap '' TERM; {launched('train', arguments, shutdown=270)}"
 
 
 def announce():

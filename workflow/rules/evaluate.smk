@@ -27,7 +27,7 @@ rule predict:
     threads: SETTINGS.threads
     resources:
         mem_mb=3000,
-        gpu=gpus(1),
+        gpu=gpus(SETTINGS.gpus),
     params:
         settings=section(
             "evaluate",
@@ -40,8 +40,11 @@ rule predict:
         video=section("video", "frames") if VIDEOS else {},
         code=test_code("evaluate.predict"),
     shell:
-        "visiontokens predict --config {input.config} --experiment {wildcards.experiment} --seed {wildcards.seed}"
-        " --model $(dirname {input.weights}) --out $(dirname {output.record}) 2>&1 | tee {log} >&2"
+        launched(
+            "predict",
+            "--config {input.config} --experiment {wildcards.experiment} --seed {wildcards.seed}"
+            " --model $(dirname {input.weights}) --out $(dirname {output.record})",
+        )
 
 
 rule validate:

@@ -37,7 +37,7 @@ rule align:
         code=train_code,
         run=f"{RESULTS}/runs/{{experiment}}/seed{{seed}}/align",
     shell:
-        launched(
+        training(
             "--config {input.config} --experiment {wildcards.experiment} --seed {wildcards.seed} --stage align"
             " --run-dir {params.run} --out $(dirname {output.weights})"
         )
@@ -78,7 +78,7 @@ rule tune:
         code=train_code,
         run=f"{RESULTS}/runs/{{experiment}}/seed{{seed}}/tune",
     shell:
-        launched(
+        training(
             "--config {input.config} --experiment {wildcards.experiment} --seed {wildcards.seed} --stage tune"
             " --run-dir {params.run} --init $(dirname {input.init}) --out $(dirname {output.weights})"
         )

@@ -26,7 +26,8 @@ from visiontokens.data.benchmarks import BENCHMARKS, subset
 from visiontokens.data.features import FeatureStore, image_paths, tower_levels
 from visiontokens.evaluate.greedy import encode_question
 from visiontokens.evaluate.images import tower_source
-from visiontokens.evaluate.predict import Predictor, place_model, predict_benchmark
+from visiontokens.evaluate.predict import place_model, predict_benchmark
+from visiontokens.evaluate.predictor import Predictor
 from visiontokens.evaluate.score import score_benchmark, score_json
 from visiontokens.provenance import atomic_write
 
@@ -91,7 +92,7 @@ def _score_point(config: Config, model_dir: Path, point: Point) -> Iterator[dict
         for name in config.redundancy.benchmarks:
             answers = Path(folder) / f"{name}.jsonl"
             label = f"redundancy-{point.layer}-{point.stride}"
-            predict_benchmark(predictor, name, answers, label, limit=config.redundancy.limit, model_id=label)
+            predict_benchmark(predictor, name, answers, {"point": label}, limit=config.redundancy.limit, model_id=label)
             found = score_benchmark(name, answers, predictor.benchmarks_dir, limit=config.redundancy.limit)
             score = score_json(found, resamples=config.evaluate.bootstrap, level=config.evaluate.confidence)
             yield {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1)]
@@ -339,6 +339,9 @@ class EvaluateConfig(Section):
     """`auto` = bf16 autocast where the device computes it natively."""
     attention: Attention = "auto"
     """Kernel, as in training."""
+    cache: bool = False
+    """Keep answers in `results/<scale>/cache`, by hash of weights, method, prompt, image, decoding and code, and look
+    there first; with `batch_size` 1 only, where an answer does not depend on the questions beside it."""
     bootstrap: Size = 2000
     """Resamples for each confidence interval."""
     confidence: float = Field(default=0.95, gt=0, lt=1)
@@ -347,6 +350,12 @@ class EvaluateConfig(Section):
     """Where an official script has a quirk: as it computes, or what it means to compute. A score shows both."""
     judge: JudgeConfig | None = None
     """Who judges free answers; null: an offline stand-in, whose scores no table takes."""
+
+    @model_validator(mode="after")
+    def _cached_one_by_one(self) -> EvaluateConfig:
+        if self.cache and self.batch_size != 1:
+            raise ValueError(f"batch_size: expected 1 with cache: true, found {self.batch_size}")
+        return self
 
 
 class RedundancyConfig(Section):
@@ -497,6 +506,11 @@ class Config(Section):
     def leaderboard_dir(self) -> Path:
         """Folder of what the leaderboard alone writes; models, predictions and scores lie with the others."""
         return self.results_dir / "leaderboard"
+
+    @property
+    def cache_dir(self) -> Path:
+        """Folder of answers kept across runs; no result, and safe to remove."""
+        return self.results_dir / "cache"
 
     def for_leaderboard(self) -> Config:
         """Return these settings with the leaderboard's rows and seeds as the experiments that run."""

@@ -17,6 +17,7 @@ from visiontokens.data.precision import autocast
 from visiontokens.models.build import PROCESSOR_FILE
 from visiontokens.models.llava import LlavaWithCompressor
 from visiontokens.models.processors import image_settings
+from visiontokens.provenance import sha256_file
 
 
 class LevelSource(Protocol):
@@ -74,25 +75,45 @@ def tower_source(config: Config, model: LlavaWithCompressor) -> TowerSource:
     Raises:
         FileNotFoundError: neither folder has image settings.
     """
+    processor = Preprocessor.from_config(_image_settings(config, model))
+    return TowerSource(model, processor, config.data_dir, config.evaluate.precision)
+
+
+def _image_settings(config: Config, model: LlavaWithCompressor) -> dict[str, Any]:
+    """Return the image settings of the model's folder or of the configured tower (errors: `tower_source`)."""
     folders = [Path(str(model.name_or_path)), config.backbones.tower]
     images = image_settings(folders)
     if images is None:
         listed = ", ".join(map(str, folders))
         raise FileNotFoundError(f"{listed}: {PROCESSOR_FILE} not found, expected it beside the weights")
-    return TowerSource(model, Preprocessor.from_config(images), config.data_dir, config.evaluate.precision)
+    return images
+
+
+def _runs_tower(config: Config, model: LlavaWithCompressor) -> bool:
+    """Tell whether the tower runs on image files.
+
+    The workflow computes features ahead for a generated world only: those of official images would take terabytes.
+    """
+    return config.world is None or type(model.compressor).run_tower is not Compressor.run_tower
 
 
 def level_source(config: Config, model: LlavaWithCompressor, *sets: str) -> LevelSource:
     """Return where `model` gets the features of images and videos from: the named sets, by default `test`.
 
-    The workflow computes features ahead for a generated world only: those of official images would take terabytes.
-
     Raises:
         FileNotFoundError: features or image settings are not where they should be.
         FeatureError: the features are not of the levels that the model reads.
     """
-    own_pass = type(model.compressor).run_tower is not Compressor.run_tower
-    if config.world is None or own_pass:
+    if _runs_tower(config, model):
         return tower_source(config, model)
     folders = [config.data_dir / "features" / name for name in sets or ("test",)]
     return open_sets(folders, model.compressor.levels, model.compressor.class_levels)
+
+
+def source_identity(config: Config, model: LlavaWithCompressor, *sets: str) -> dict[str, Any]:
+    """Return what tells the features of `level_source` from others of the same images (errors: see there)."""
+    if _runs_tower(config, model):
+        return {"tower": _image_settings(config, model)}
+    folders = [config.data_dir / "features" / f"{name}{part}" for name in sets or ("test",) for part in ("", ".class")]
+    indexes = [folder / "index.json" for folder in folders]
+    return {path.parent.name: sha256_file(path) for path in indexes if path.is_file()}

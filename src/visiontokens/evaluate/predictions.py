@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from visiontokens.data.benchmarks import Example
 from visiontokens.data.benchmarks.prompts import bare_question
 from visiontokens.provenance import atomic_write, sha256_json
 
-PARTIAL_SUFFIX = ".partial"
 VISION_TOKENS = "vision_tokens"
 """In an answer's metadata: vision tokens that entered the language model, where that depends on the image."""
 
@@ -177,104 +174,3 @@ def _parse(line: str, where: str) -> dict[str, Any]:
 def _line(record: Mapping[str, Any]) -> str:
     """Return a record as one JSON line."""
     return json.dumps(record, ensure_ascii=False) + "\n"
-
-
-class PredictionWriter:
-    """Appends answers to `<path>.partial` as they come and renames it to `path` when all are there.
-
-    Opening again after a crash keeps the answers that were written whole (`done`) and drops a torn last line. The
-    caller makes sure that model and settings are the same; `fingerprint` refuses to continue a file of another run.
-    """
-
-    def __init__(self, path: Path, fingerprint: str = "") -> None:
-        self.path = Path(path)
-        self.partial = self.path.with_name(self.path.name + PARTIAL_SUFFIX)
-        self.fingerprint = fingerprint
-        self.done: dict[str, dict[str, Any]] = {}
-        self._handle: IO[bytes] | None = None
-
-    def __enter__(self) -> PredictionWriter:
-        """Open the partial file, keeping what is whole in it.
-
-        Raises:
-            PredictionError: the partial file belongs to a run with another fingerprint.
-        """
-        self.partial.parent.mkdir(parents=True, exist_ok=True)
-        keep = self._recover()
-        self._handle = self.partial.open("r+b" if keep else "wb")
-        self._handle.seek(keep)
-        self._handle.truncate()
-        if not keep:
-            self._append({"fingerprint": self.fingerprint})
-        return self
-
-    def _recover(self) -> int:
-        """Fill `done` from the partial file and return the length of its whole part in bytes."""
-        if not self.partial.exists():
-            return 0
-        length = 0
-        for number, raw in enumerate(self.partial.read_bytes().splitlines(keepends=True), 1):
-            try:
-                record = json.loads(raw)
-            except ValueError:
-                break
-            if not raw.endswith(b"\n"):
-                break
-            if number == 1:
-                self._check_header(record)
-            else:
-                self.done[str(record["question_id"])] = record
-            length += len(raw)
-        return length
-
-    def _check_header(self, record: Mapping[str, Any]) -> None:
-        """Raise PredictionError unless the first line carries this run's fingerprint."""
-        if record.get("fingerprint") != self.fingerprint:
-            raise PredictionError(
-                f"{self.partial}:1: found fingerprint {record.get('fingerprint')!r}, expected {self.fingerprint!r}: "
-                "it belongs to another run; remove it to start over"
-            )
-
-    def write(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Append answers and bring them to disk; an id already done is ignored."""
-        for record in records:
-            if str(record["question_id"]) not in self.done:
-                self.done[str(record["question_id"])] = dict(record)
-                self._append(record)
-        if self._handle is not None:
-            self._handle.flush()
-            os.fsync(self._handle.fileno())
-
-    def _append(self, record: Mapping[str, Any]) -> None:
-        """Write one line."""
-        if self._handle is None:
-            raise RuntimeError(f"{self.partial}: the writer is not open")
-        self._handle.write(_line(record).encode())
-
-    def finish(self, examples: Sequence[Example]) -> None:
-        """Write the whole file in the order of `examples` and remove the partial one.
-
-        Raises:
-            PredictionError: a question has no answer yet.
-        """
-        missing = [example.question_id for example in examples if example.question_id not in self.done]
-        if missing:
-            raise PredictionError(
-                f"{self.partial}: {len(missing)} of {len(examples)} questions have no answer, "
-                f"the first is question id {missing[0]!r}"
-            )
-        write_predictions(self.path, (self.done[example.question_id] for example in examples))
-        self.close()
-        self.partial.unlink()
-
-    def close(self) -> None:
-        """Close the partial file; it stays for a later run."""
-        if self._handle is not None:
-            self._handle.close()
-            self._handle = None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the partial file."""
-        self.close()

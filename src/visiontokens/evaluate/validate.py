@@ -18,7 +18,8 @@ import numpy as np
 from visiontokens.config import Config
 from visiontokens.data.benchmarks import Example
 from visiontokens.data.validation import FOLDER, load_validation
-from visiontokens.evaluate.predict import Predictor, experiment_model
+from visiontokens.evaluate.predict import experiment_model
+from visiontokens.evaluate.predictor import Predictor
 from visiontokens.provenance import stamp, write_json
 
 
