@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
-from visiontokens.analyze.errata import DIFFERS, pooled_total, stages
+from visiontokens.analyze.recount import DIFFERS, pooled_total, stages
 from visiontokens.compress.schedule import scale_depth
 from visiontokens.measure.tokens import compression_ratio, pooled_tokens
 from visiontokens.report.book import AVERAGE, Book, Cell
