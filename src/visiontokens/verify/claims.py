@@ -1,6 +1,6 @@
 """`config/claims.yaml`: what the papers say in numbers, and by which test each statement is judged at which scale.
 
-The tests are those of `verify.kinds`. Published numbers are not repeated: a claim cites rows and columns of `data/reference`.
+The tests are those of `verify.kinds`. Published numbers are not repeated: a claim cites cells of `data/reference`.
 """
 
 from __future__ import annotations

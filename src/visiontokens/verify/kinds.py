@@ -1,4 +1,4 @@
-"""The closed vocabulary of tests: one class per kind, what it needs and what it asks for; `verify.judge` has the rest."""
+"""The closed vocabulary of tests: one class per kind, what it needs and what it asks for; `verify.judge` judges."""
 
 from __future__ import annotations
 

@@ -76,18 +76,20 @@ def judged(what: str, found: Difference, tolerance: float, kind: str, *, pairs: 
     estimate, sure = found.estimate, 1 - (1 - LEVEL) / pairs
     low, high = estimate.interval(sure)
     word: Word = NOT_RUN
-    shown, room = sure, max(estimate.value, tolerance - estimate.value)
+    shown, decides, room = sure, sure, max(estimate.value, tolerance - estimate.value)
     if kind == "ordering":
         word = PASS if low > 0 else FAIL if high < tolerance else NOT_RUN
     elif kind == "step":
         word = FAIL if low > 0 and estimate.value > tolerance else PASS
     else:
-        shown, room = 2 * LEVEL - 1, abs(tolerance - abs(estimate.value))
+        shown = 2 * LEVEL - 1
+        room = tolerance + (estimate.value if kind == "level-lower" else -abs(estimate.value))
+        decides = shown if room > 0 else sure
         inner_low, inner_high = estimate.interval(shown)
         inside = inner_low > -tolerance and (kind == "level-lower" or inner_high < tolerance)
         outside = high < -tolerance or (kind == "level-both" and low > tolerance)
         word = PASS if inside else FAIL if outside else NOT_RUN
-    why = note if word != NOT_RUN else questions_needed(estimate, found.questions, shown, room)
+    why = note if word != NOT_RUN else questions_needed(estimate, found.questions, decides, abs(room))
     return measured(what, word, estimate, EXPECTED[kind].format(tolerance), level=shown, reason=why)
 
 

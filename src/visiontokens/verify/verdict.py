@@ -66,6 +66,8 @@ def questions_needed(found: Estimate, questions: int, level: float, room: float)
         level: of the interval that decides.
         room: half width, in points, that this interval would have to fall below.
     """
+    if room < 0.01 * found.se:
+        return f"{UNDECIDED}: the difference lies on the tolerance itself"
     wide = found.half(level)
     for_questions = room**2 - (wide * found.training / found.se) ** 2
     if for_questions <= 0:
