@@ -87,7 +87,7 @@ def verdicts(
 def _tested(book: Book, results: Path, name: str, partner: str, resamples: int) -> Verdict:
     """Compare two rows by the mean over the benchmarks, which hold different questions and are independent."""
     lines = against(results, partner, [name], resamples=resamples, settings=book.settings)
-    if set(lines["benchmark"]) != set(book.scored_benchmarks):
+    if set(lines["benchmark"]) != set(book.scored_benchmarks) or lines["seeds"].nunique() > 1:
         return Verdict(partner, text=UNTESTED)
     found = mean_over(lines, book.benchmarks["divisor"])
     return Verdict(partner, found.value, found.se, found.half(), p_value=found.p_value, detectable=found.detectable)

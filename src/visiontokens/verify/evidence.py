@@ -108,6 +108,8 @@ class Evidence:
         lacking = [name for name in benchmarks if name not in set(lines["benchmark"])]
         if lacking:
             raise NotRun(f"no scores by question for {', '.join(lacking)}")
+        if lines["seeds"].nunique() > 1:
+            raise NotRun(f"{first} or {second} has other seeds on some benchmarks: the run is not complete")
         mean = mean_over(lines, self.book.benchmarks["divisor"])
         return Difference(mean, int(lines["questions"].sum()))
 
