@@ -4,6 +4,7 @@
 #   make test                 the tests, the whole workflow at smoke scale among them
 #   make test-cluster         the tests of several processes and of a real SLURM, started by them
 #   make restore              bring stored results back into a fresh clone (REMOTE=DIR: where they are)
+#   make verify               every claim of both papers: PASS, FAIL or NOT RUN, with the numbers (SCALE=mini)
 #   make bench                time and memory of every method beside transformers' LLaVA (7B geometry on a GPU)
 #   make plan SCALE=paper     what it would cost: jobs, GPU-hours, disk, downloads with licences; offline
 #   make reproduce CORES=8 SCALE=mini-full
@@ -19,10 +20,10 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 SNAKEMAKE = snakemake --cores $(CORES) $(ARGS)
 
-.PHONY: help env plan reproduce smoke test test-cluster bench lint restore store backbones lock clean
+.PHONY: help env plan reproduce verify smoke test test-cluster bench lint restore store backbones lock clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -9
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -10
 
 env: .venv/.ok
 
@@ -37,6 +38,11 @@ env: .venv/.ok
 reproduce: .venv/.ok
 	$(SNAKEMAKE) --configfile config/scales/$(SCALE).yaml
 	@echo "Tables and figures: open results/$(SCALE)/paper/index.html"
+
+verify: .venv/.ok
+	$(SNAKEMAKE) --configfile config/scales/$(SCALE).yaml -- verify
+	@cat results/$(SCALE)/verify/ledger.txt
+	@echo "With every number, interval and arithmetic: open results/$(SCALE)/verify/ledger.html"
 
 plan: .venv/.ok
 	visiontokens plan --config config/config.yaml config/scales/$(SCALE).yaml

@@ -3,6 +3,7 @@
 snakemake                                                the `mini` scale (profiles/default is found by itself)
 snakemake --configfile config/scales/smoke.yaml          another size
 snakemake train                                          one target
+snakemake verify                                         the claims of both papers: PASS, FAIL or NOT RUN
 snakemake leaderboard                                    the field's methods beside the main rows (not part of `all`)
 """
 
@@ -27,6 +28,7 @@ include: "workflow/rules/search.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/efficiency.smk"
 include: "workflow/rules/notebooks.smk"
+include: "workflow/rules/verify.smk"
 include: "workflow/rules/paper.smk"
 include: "workflow/rules/leaderboard.smk"
 
@@ -42,6 +44,7 @@ localrules:
     evaluate,
     efficiency,
     notebooks,
+    verify,
     paper,
     backbones,
     leaderboard,

@@ -158,8 +158,9 @@ def _add_scoring(parsers: argparse._SubParsersAction) -> None:
     score.add_argument("--answers", required=True, type=Path, help="answer file as released; MME: or the tool's folder")
     score.add_argument("--data", required=True, type=Path, help="folder of the official files, or the one above it")
     score.add_argument(
-        "--policy", choices=("official", "correct"), default="official",
-        help="quirks of official scripts as published numbers have them (default), or what the scripts mean",
+        "--policy", default="official",
+        help="official: quirks of official scripts as published numbers have them (default); correct: what the scripts "
+        "mean; mvbench also stf: LLaVA-STF's own rule",
     )  # fmt: skip
     score.add_argument("--out", type=Path, help="also write the JSON object to this file")
     score.add_argument("--judge-url", help="OpenAI-compatible endpoint that judges free answers, up to /v1")
@@ -197,6 +198,10 @@ def _add_reporting(parsers: argparse._SubParsersAction) -> None:
     readme = _verb(parsers, "readme", verbs.readme)
     readme.add_argument("--readme", type=Path, default=Path("README.md"))
     readme.add_argument("--figures", type=Path, default=Path("docs/figures"), help="folder for the figures it shows")
+    verify = _verb(parsers, "verify", verbs.verify)
+    verify.add_argument("--out", type=Path, help="folder for the ledger; default results/<scale>/verify")
+    claims = _verb(parsers, "claims", verbs.claims, config=False)
+    claims.add_argument("--page", type=Path, default=Path("ARTIFACT.md"))
     methods = _verb(parsers, "methods", verbs.methods, config=False)
     methods.add_argument("--page", type=Path, default=Path("docs/methods.md"))
     methods.add_argument("--figures", type=Path, default=Path("docs/figures/methods"), help="folder, one file a method")

@@ -301,6 +301,28 @@ def methods(args: argparse.Namespace) -> None:
     print(update_methods(args.page))
 
 
+def verify(args: argparse.Namespace) -> None:
+    """Judge every claim of the papers by the results of a scale: PASS, FAIL or NOT RUN, with the numbers."""
+    import shutil
+
+    from visiontokens.config import load_config
+    from visiontokens.verify.ledger import Ledger
+
+    config = load_config(args.config)
+    out = args.out or config.results_dir / "verify"
+    ledger = Ledger.of(config)
+    ledger.write(out)
+    print(ledger.terminal(shutil.get_terminal_size((150, 24)).columns))
+    print(f"With every number, interval and arithmetic: {out / 'ledger.html'}")
+
+
+def claims(args: argparse.Namespace) -> None:
+    """Write the table of claims into the artifact appendix."""
+    from visiontokens.verify.appendix import update_claims
+
+    print(update_claims(args.page))
+
+
 def notebook(args: argparse.Namespace) -> None:
     """Execute one notebook and render it."""
     from visiontokens.config import load_config

@@ -127,14 +127,15 @@ def _training(root: Path, name: str, seed: int, rng: np.random.Generator) -> Non
 def _redundancy(root: Path, rng: np.random.Generator) -> None:
     folder = root / "redundancy"
     folder.mkdir(parents=True, exist_ok=True)
-    lines = ["layer,stride,kept,tokens,benchmark,metric,value,ci_low,ci_high,n"]
+    lines = ["layer,stride,kept,tokens,benchmark,metric,value,ci_low,ci_high,n,difference,difference_se"]
+    first = 0.0
     for bench, top in (("gqa", 62), ("textvqa", 70), ("pope", 90), ("mmbench", 66)):
         for layer, stride in [(0, 1), *POINTS]:
             kept = sum(pooled_tokens(VISION, LAYERS, round(layer / 4), stride)) / VISION / LAYERS
             value = top * (1 - 0.25 * (1 - kept) * np.log2(stride) / 3) + rng.normal(0, 0.5)
-            lines.append(
-                f"{layer},{stride},{kept},{kept * VISION},{bench},accuracy,{value},{value - 2.5},{value + 2.5},400"
-            )
+            first = value if stride == 1 else first
+            spread = f"{value - 2.5},{value + 2.5},400,{value - first},{0.0 if stride == 1 else 0.6}"
+            lines.append(f"{layer},{stride},{kept},{kept * VISION},{bench},accuracy,{value},{spread}")
     (folder / "curve.csv").write_text("\n".join(lines) + "\n")
     lines = ["layer,target,attention,n"]
     for layer in range(LAYERS):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from visiontokens.analyze.errata import DIFFERS, MATCHES, errata, pooled_total, stages
+from visiontokens.analyze.errata import errata
+from visiontokens.analyze.recount import DIFFERS, MATCHES, pooled_total, stages
 
 
 @pytest.fixture(scope="module")
@@ -96,12 +97,34 @@ def test_table_7_single_is_not_8_8(table):
 
 
 def test_gqa_of_the_fusion_model_is_printed_twice(table):
-    line = table[table["paper"] == "stf"].iloc[0]
+    line = table[table["table"] == "fig1"].iloc[0]
     assert (line["printed"], line["recomputed"], line["verdict"]) == (61.8, 61.9, DIFFERS)
 
 
 def test_figure_1_positions_follow_the_formula(table):
     assert (table.loc[table["table"] == "fig1_left", "verdict"] == MATCHES).all()
+
+
+def test_headline_percentages_follow_from_table_2(table):
+    lines = table[(table["table"] == "headline") & table["quantity"].str.contains("saved")]
+    assert [round(value, 1) for value in lines["recomputed"]] == [16.3, 19.0, 19.0, 23.8]
+    assert (lines["verdict"] == MATCHES).all()
+    removed = table[table["quantity"] == "tokens removed (%)"].set_index("row")["verdict"]
+    assert list(removed) == [MATCHES, DIFFERS], "the setting that section 4.2 names removes 37.5%"
+
+
+def test_sizes_of_the_fusion_modules_follow_from_their_widths(table):
+    lines = table[(table["paper"] == "stf") & table["table"].isin(["1", "2"])]
+    assert len(lines) == 7
+    assert (lines["verdict"] == MATCHES).all()
+
+
+def test_video_tokens_repeat_the_slips_of_table_2(table):
+    video = table[(table["table"] == "8") & (table["quantity"] == "#Tokens")].set_index("row")
+    images = table[(table["table"] == "2") & (table["quantity"] == "#Tokens")].set_index("row")
+    for row, line in video.iterrows():
+        assert line["printed"] == 8 * images["printed"][row]
+        assert line["verdict"] == images["verdict"][row]
 
 
 def test_arithmetic_says_what_was_computed(table):

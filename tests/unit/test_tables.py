@@ -117,8 +117,10 @@ def test_unknown_table_is_named(book):
 
 @given(gap=st.floats(0.1, 20), noise=st.floats(0.01, 10))
 def test_bold_only_beyond_both_intervals(gap, noise):
-    cells = {0: Cell(50, half=noise), 1: Cell(50 + gap, half=noise), 2: Cell(10, half=noise)}
+    cells = {i: Cell(value, half=noise, std=0.0, seeds=2) for i, value in enumerate((50, 50 + gap, 10))}
     assert clear_winner(cells) == (1 if gap > math.hypot(noise, noise) else None)
+    cells = {i: Cell(value, half=noise) for i, value in enumerate((50, 50 + gap, 10))}
+    assert clear_winner(cells) is None, "one seed"
 
 
 def test_a_single_row_is_never_bold():

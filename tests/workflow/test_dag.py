@@ -18,7 +18,8 @@ TARGETS = {
     "evaluate": {"predict", "score"},
     "efficiency": {"measure"},
     "notebooks": {"notebook", "measure", "probe"},
-    "paper": {"summary", "notebook"},
+    "verify": {"ledger", "measure", "score"},
+    "paper": {"summary", "notebook", "ledger"},
     "backbones": {"tower", "llm"},
     "leaderboard": {"measure_leaderboard", "leaderboard_notebook", "predict"},
 }

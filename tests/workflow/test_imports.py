@@ -21,6 +21,7 @@ STREET = [
     ("measure",),
     ("analyze",),
     ("report",),
+    ("verify",),
     ("verbs",),
     ("cli",),
     ("__main__",),

@@ -29,7 +29,8 @@ rule summary:
 
 
 rule paper:
-    """Tables, figures, numbers and the page that links them."""
+    """Tables, figures, numbers, the page that links them, and the verdicts on the papers' claims."""
     input:
         rules.notebooks.input,
         rules.summary.output,
+        rules.verify.input,

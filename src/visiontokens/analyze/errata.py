@@ -1,29 +1,38 @@
 """The analytic columns of LLaVolta's tables, recomputed and held against what is printed.
 
-Every line of the errata states the printed value, the recomputed one, the arithmetic and a verdict. Printed digits are
-taken as right when they could be a rounding, up or down, of the recomputed value.
+Every line of the errata states the printed value, the recomputed one, the arithmetic and a verdict (`recount`).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
+from visiontokens.analyze.headlines import headlines
+from visiontokens.analyze.recount import (
+    DIFFERS,
+    FULL,
+    MATCHES,
+    N_VISION,
+    Erratum,
+    cells_of,
+    judge,
+    pool_text,
+    pooled_total,
+    ratio_of,
+    scheme_of,
+    stages,
+    tflops_line,
+)
 from visiontokens.analyze.reference import REFERENCE, reference
-from visiontokens.measure.flops import llavolta_tflops
-from visiontokens.measure.tokens import pooled_tokens, total_tokens
 
-N_VISION, N_LAYERS = 576, 32
-FULL = N_VISION * N_LAYERS
 SCORES = (
     "gqa", "mmvet", "scienceqa", "mme", "textvqa", "pope", "mmbench", "mmbench_cn", "vqav2", "llava_w", "vizwiz",
     "seed_image", "mmmu",
 )  # fmt: skip
 """The 13 columns that LLaVolta averages."""
 MME_DIVISOR = 20
-TFLOPS_TOLERANCE = 0.011
 AVERAGE_TOLERANCE = 0.066
 """Half a last digit, and two standard deviations of what the 13 columns' own rounding adds (0.008 each)."""
 LAYERS_OF = {"6": 40, "10": 18}
@@ -38,86 +47,19 @@ SLIPS = {
 """What reproduces Table 2's wrong token counts exactly; its TFLOPs column has the right ones."""
 PROGRESSIVE = ((4, 1), (8, 2), (12, 4), (8, 8))
 """Table 7, layer-wise progressive compression: (number of layers, stride) from the first layer on."""
-MATCHES, DIFFERS = "matches within rounding", "differs"
-
-
-class Erratum(NamedTuple):
-    """One printed number and what recomputation gives."""
-
-    paper: str
-    table: str
-    row: str
-    quantity: str
-    printed: float
-    recomputed: float
-    arithmetic: str
-    verdict: str
-    note: str = ""
-
-
-class Scheme(NamedTuple):
-    """Mean `#Tokens` over a row's training stages, and how it came about."""
-
-    tokens: float
-    arithmetic: str
-
-
-def pooled_total(layer: int, stride: int, layers: int = N_LAYERS) -> int:
-    """Return `#Tokens` of a pool in front of `layer`, for 576 vision tokens."""
-    return int(total_tokens(pooled_tokens(N_VISION, layers, layer, stride)))
-
-
-def _pool_text(layer: int, stride: int) -> str:
-    if stride == 1:
-        return f"{N_LAYERS}*{N_VISION}"
-    return f"({layer}*{N_VISION} + {N_LAYERS - layer}*{N_VISION // stride})"
-
-
-def stages(folder: Path = REFERENCE) -> dict[str, list[tuple[int, int]]]:
-    """Return LLaVolta's Table 1 as (layer, stride) per stage, by scheme; (0, 1) is no compression."""
-    table = reference("volta", "1", folder)
-    found: dict[str, list[tuple[int, int]]] = {}
-    for row, group in table.groupby("row", sort=False):
-        cells = dict(zip(group["column"], group["value"], strict=True))
-        n = sum(name.endswith("_stride") for name in cells)
-        found[str(row)] = [
-            (int(cells.get(f"stage{i}_layer", 0)), int(cells[f"stage{i}_stride"])) for i in range(1, n + 1)
-        ]
-    return found
-
-
-def _scheme(points: list[tuple[int, int]]) -> Scheme:
-    totals = [pooled_total(layer, stride) for layer, stride in points]
-    text = " + ".join(_pool_text(layer, stride) for layer, stride in points)
-    return Scheme(sum(totals) / len(totals), f"({text}) / {len(totals)}" if len(totals) > 1 else text)
-
-
-def _judge(printed: float, recomputed: float, tolerance: float) -> str:
-    return MATCHES if abs(printed - recomputed) <= tolerance + 1e-9 else DIFFERS
-
-
-def _ratio(printed: float, tokens: float, full: int = FULL) -> tuple[float, str, str]:
-    """Return the ratio in percent, its arithmetic and the verdict (the papers round and truncate, so 1 point)."""
-    value = 100 * full / tokens
-    return value, f"100 * {full} / {tokens:g}", MATCHES if abs(printed - value) < 1 else DIFFERS
-
-
-def _cells(table: str, folder: Path) -> pd.Series:
-    frame = reference("volta", table, folder)
-    return frame.set_index(["row", "column"])["value"]
 
 
 def table1(folder: Path = REFERENCE) -> list[Erratum]:
     """Recompute the compression ratio of every stage of Table 1, and the 556 that Table 3 prints for (2, 8)."""
-    printed, lines = _cells("1", folder), []
+    printed, lines = cells_of("1", folder), []
     for row, points in stages(folder).items():
         for i, (layer, stride) in enumerate(points, 1):
             cell = float(printed[row, f"stage{i}_cr_percent"])
-            value, text, verdict = _ratio(cell, pooled_total(layer, stride))
+            value, text, verdict = ratio_of(cell, pooled_total(layer, stride))
             note = "truncated" if verdict == MATCHES and cell < value - 0.5 else ""
             lines.append(Erratum("volta", "1", row, f"CR of stage {i} (%)", cell, value, text, verdict, note))
-    cell = float(_cells("3", folder)["Average pooling (test only)", "cr_percent"])
-    value, text, verdict = _ratio(cell, pooled_total(2, 8))
+    cell = float(cells_of("3", folder)["Average pooling (test only)", "cr_percent"])
+    value, text, verdict = ratio_of(cell, pooled_total(2, 8))
     note = "truncated; Tables 1 and 5 print 557 for the same setting"
     lines.append(Erratum("volta", "3", "all rows at (2,8)", "CR (%)", cell, value, text, verdict, note))
     return lines
@@ -125,58 +67,52 @@ def table1(folder: Path = REFERENCE) -> list[Erratum]:
 
 def table2(folder: Path = REFERENCE) -> list[Erratum]:
     """Recompute tokens, CR and both TFLOPs columns of Table 2 from the stages of Table 1."""
-    printed, lines = _cells("2", folder), []
+    printed, lines = cells_of("2", folder), []
     for row, points in stages(folder).items():
-        scheme = _scheme(points)
+        scheme = scheme_of(points)
         tokens = float(printed[row, "tokens"])
-        verdict = _judge(tokens, scheme.tokens, 0.5)
+        verdict = judge(tokens, scheme.tokens, 0.5)
         note = SLIPS.get(row, "") if verdict == DIFFERS else ""
         lines.append(Erratum("volta", "2", row, "#Tokens", tokens, scheme.tokens, scheme.arithmetic, verdict, note))
         if (row, "cr_percent") in printed:
             cell = float(printed[row, "cr_percent"])
-            value, text, verdict = _ratio(cell, scheme.tokens)
+            value, text, verdict = ratio_of(cell, scheme.tokens)
             note = "" if verdict == MATCHES else f"follows from the printed tokens: {100 * FULL / tokens:.1f}"
             lines.append(Erratum("volta", "2", row, "CR (%)", cell, value, text, verdict, note))
         if (row, "tflops_stage_average") in printed:
             cell = float(printed[row, "tflops_stage_average"])
-            lines.append(_tflops("2", row, "TFLOPs, stage mean (arXiv v1)", cell, scheme.tokens))
+            lines.append(tflops_line("2", row, "TFLOPs, stage mean (arXiv v1)", cell, scheme.tokens))
         final = pooled_total(*points[-1])
-        lines.append(_tflops("2", row, "TFLOPs at test time", float(printed[row, "tflops"]), final))
+        lines.append(tflops_line("2", row, "TFLOPs at test time", float(printed[row, "tflops"]), final))
     return lines
-
-
-def _tflops(table: str, row: str, quantity: str, printed: float, tokens: float) -> Erratum:
-    value = llavolta_tflops(tokens)
-    verdict = _judge(printed, value, TFLOPS_TOLERANCE)
-    return Erratum("volta", table, row, quantity, printed, value, f"0.80 + 404.75e-6 * {tokens:g}", verdict)
 
 
 def table5(folder: Path = REFERENCE) -> list[Erratum]:
     """Recompute tokens, CR and TFLOPs of Table 5's constant pools."""
-    printed, lines = _cells("5", folder), []
+    printed, lines = cells_of("5", folder), []
     for row in dict.fromkeys(printed.index.get_level_values("row")):
         layer, stride = (int(n) for n in row.strip("()").split(",")) if row.startswith("(") else (0, 1)
         tokens, cell = pooled_total(layer, stride), float(printed[row, "tokens"])
-        text = _pool_text(layer, stride).strip("()")
-        lines.append(Erratum("volta", "5", row, "#Tokens", cell, tokens, text, _judge(cell, tokens, 0.5)))
+        text = pool_text(layer, stride).strip("()")
+        lines.append(Erratum("volta", "5", row, "#Tokens", cell, tokens, text, judge(cell, tokens, 0.5)))
         if (row, "cr_percent") in printed:
             cell = float(printed[row, "cr_percent"])
-            value, text, verdict = _ratio(cell, tokens)
+            value, text, verdict = ratio_of(cell, tokens)
             lines.append(Erratum("volta", "5", row, "CR (%)", cell, value, text, verdict))
-        lines.append(_tflops("5", row, "TFLOPs", float(printed[row, "tflops"]), tokens))
+        lines.append(tflops_line("5", row, "TFLOPs", float(printed[row, "tflops"]), tokens))
     return lines
 
 
 def table7(folder: Path = REFERENCE) -> list[Erratum]:
     """Recompute the compression ratios of Table 7, whose two labels are swapped and whose (8, 8) is a (8, 6)."""
-    printed, lines = _cells("7", folder), []
+    printed, lines = cells_of("7", folder), []
     multi = sum(n * N_VISION // stride for n, stride in PROGRESSIVE)
     multi_text = " + ".join(f"{n}*{N_VISION // stride}" for n, stride in PROGRESSIVE)
     for row in dict.fromkeys(printed.index.get_level_values("row")):
         single = row.startswith("Single")
         tokens = pooled_total(8, 8) if single else multi
         cell = float(printed[row, "cr_percent"])
-        value, _, verdict = _ratio(cell, tokens)
+        value, _, verdict = ratio_of(cell, tokens)
         text = f"100 * {FULL} / ({'8*576 + 24*72' if single else multi_text})"
         note = "the stated (8,8); (8,6) would give 6912 tokens = 266.7%" if single else f"{multi} tokens"
         note += "; the labels 266 and 267 are swapped"
@@ -186,18 +122,18 @@ def table7(folder: Path = REFERENCE) -> list[Erratum]:
 
 def table9(folder: Path = REFERENCE) -> list[Erratum]:
     """Recompute tokens and CR of Table 9's two-stage splits, printed as copies of Table 2's columns."""
-    printed, lines = _cells("9", folder), []
+    printed, lines = cells_of("9", folder), []
     for row in dict.fromkeys(printed.index.get_level_values("row")):
         share = int(row.split("/")[0])
         tokens = (share * pooled_total(2, 8) + (100 - share) * FULL) / 100
         text = f"{share}% * {pooled_total(2, 8)} + {100 - share}% * {FULL}"
         cell = float(printed[row, "tokens"])
-        verdict = _judge(cell, tokens, 0.5)
+        verdict = judge(cell, tokens, 0.5)
         note = "" if verdict == MATCHES else "copied from Table 2's column"
         lines.append(Erratum("volta", "9", row, "#Tokens", cell, tokens, text, verdict, note))
         if (row, "cr_percent") in printed:
             cell = float(printed[row, "cr_percent"])
-            value, text, verdict = _ratio(cell, tokens)
+            value, text, verdict = ratio_of(cell, tokens)
             lines.append(Erratum("volta", "9", row, "CR (%)", cell, value, text, verdict, note))
     return lines
 
@@ -206,7 +142,7 @@ def other_depths(folder: Path = REFERENCE) -> list[Erratum]:
     """Recompute the tokens of Tables 6 and 10, which repeat the 32-layer counts for models of other depths."""
     lines = []
     for table, layers in LAYERS_OF.items():
-        printed = _cells(table, folder)
+        printed = cells_of(table, folder)
         for row in dict.fromkeys(printed.index.get_level_values("row")):
             if (row, "tokens") not in printed:
                 continue
@@ -214,24 +150,18 @@ def other_depths(folder: Path = REFERENCE) -> list[Erratum]:
             tokens, cell = sum(totals) / len(totals), float(printed[row, "tokens"])
             text = f"({' + '.join(map(str, totals))}) / {len(totals)}"
             note = f"{layers} layers; CR would be {100 * layers * N_VISION / tokens:.1f}%"
-            lines.append(Erratum("volta", table, row, "#Tokens", cell, tokens, text, _judge(cell, tokens, 0.5), note))
+            lines.append(Erratum("volta", table, row, "#Tokens", cell, tokens, text, judge(cell, tokens, 0.5), note))
     return lines
 
 
 def figure1(folder: Path = REFERENCE) -> list[Erratum]:
-    """Recompute the share of tokens kept at every point of Figure 1, left, and at the abstract's 70%."""
-    printed, lines = _cells("fig1_left", folder), []
+    """Recompute the share of tokens kept at every point of Figure 1, left."""
+    printed, lines = cells_of("fig1_left", folder), []
     for row in dict.fromkeys(printed.index.get_level_values("row")):
         layer, stride = (int(n) for n in row.strip("()").split(",")) if row.startswith("(") else (0, 1)
         value, cell = 100 * pooled_total(layer, stride) / FULL, float(printed[row, "kept_percent"])
-        text, verdict = f"100 * {_pool_text(layer, stride)} / {FULL}", _judge(cell, value, 0.1)
+        text, verdict = f"100 * {pool_text(layer, stride)} / {FULL}", judge(cell, value, 0.1)
         lines.append(Erratum("volta", "fig1_left", row, "tokens kept (%)", cell, value, text, verdict))
-    cell = float(_cells("headline", folder)["claims", "redundancy_tokens_removed_percent"])
-    for layer, stride, where in ((2, 4, "figure and introduction"), (16, 4, "section 4.2")):
-        value = 100 - 100 * pooled_total(layer, stride) / FULL
-        text, verdict = f"100 - 100 * {_pool_text(layer, stride)} / {FULL}", _judge(cell, value, 0.5)
-        row = f"({layer},{stride}), as said in {where}"
-        lines.append(Erratum("volta", "headline", row, "tokens removed (%)", cell, value, text, verdict))
     return lines
 
 
@@ -239,12 +169,12 @@ def averages(folder: Path = REFERENCE) -> list[Erratum]:
     """Recompute every printed average of the 13 columns, MME divided by 20."""
     lines = []
     for table in ("2", "3", "4", "5", "6", "7", "10"):
-        printed = _cells(table, folder)
+        printed = cells_of(table, folder)
         for row in dict.fromkeys(printed.index.get_level_values("row")):
             values = [float(printed[row, name]) / (MME_DIVISOR if name == "mme" else 1) for name in SCORES]
             mean, cell = sum(values) / len(values), float(printed[row, "average"])
             text = f"{sum(values):.2f} / {len(values)}"
-            verdict = _judge(cell, mean, AVERAGE_TOLERANCE)
+            verdict = judge(cell, mean, AVERAGE_TOLERANCE)
             lines.append(Erratum("volta", table, row, "Avg", cell, mean, text, verdict))
     return lines
 
@@ -255,7 +185,7 @@ def between_sources(folder: Path = REFERENCE) -> list[Erratum]:
     figure, readme = (
         reference("stf", table, folder).set_index(["row", "column"])["value"][row, column] for table in ("fig1", "2")
     )
-    verdict = _judge(figure, readme, 0.0)
+    verdict = judge(figure, readme, 0.0)
     text = "Figure 1 against the README of the release"
     return [Erratum("stf", "fig1", row, "GQA (second value: README)", float(figure), float(readme), text, verdict)]
 
@@ -264,6 +194,6 @@ def errata(folder: Path = REFERENCE) -> pd.DataFrame:
     """Return the whole errata table: one line per recomputed number, matching or not."""
     lines = [
         *table1(folder), *table2(folder), *table5(folder), *table7(folder), *table9(folder),
-        *other_depths(folder), *figure1(folder), *averages(folder), *between_sources(folder),
+        *other_depths(folder), *figure1(folder), *headlines(folder), *averages(folder), *between_sources(folder),
     ]  # fmt: skip
     return pd.DataFrame(lines, columns=list(Erratum._fields))

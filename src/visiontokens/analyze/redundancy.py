@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import CLIPVisionConfig
 
+from visiontokens.analyze.stats import compare
 from visiontokens.compress.base import Compressor, Decoder, MethodSpec, Probe, Seq
 from visiontokens.config import Config, PoolingPoint, load_pooling
 from visiontokens.data.benchmarks import BENCHMARKS, subset
@@ -28,7 +29,7 @@ from visiontokens.evaluate.greedy import encode_question
 from visiontokens.evaluate.images import tower_source
 from visiontokens.evaluate.predict import place_model, predict_benchmark
 from visiontokens.evaluate.predictor import Predictor
-from visiontokens.evaluate.score import score_benchmark, score_json
+from visiontokens.evaluate.score import Record, score_benchmark, score_json
 from visiontokens.provenance import atomic_write
 
 log = logging.getLogger(__name__)
@@ -71,18 +72,23 @@ def curve(config: Config, model_dir: Path) -> pd.DataFrame:
     """Return the score of every pooling point on every benchmark (LLaVolta Fig. 1, left).
 
     Columns: layer (of 32), stride, kept (vision tokens over all layers, as a share of all), tokens (mean over
-    layers), benchmark, metric, value, ci_low, ci_high, n.
+    layers), benchmark, metric, value, ci_low, ci_high, n, difference (to all tokens, on the same questions) and its
+    standard error difference_se.
     """
     grid: Sequence[PoolingPoint] = load_pooling(config)
     points = [Point(0, 1), *(Point(point.layer, point.stride) for point in grid)]
     rows = []
+    full: dict[str, list[Record]] = {}
     for number, point in enumerate(points, 1):
         log.info("redundancy %d/%d: layer %d of 32, stride %d", number, len(points), point.layer, point.stride)
-        rows += list(_score_point(config, model_dir, point))
+        rows += list(_score_point(config, model_dir, point, full))
     return pd.DataFrame(rows)
 
 
-def _score_point(config: Config, model_dir: Path, point: Point) -> Iterator[dict[str, Any]]:
+def _score_point(
+    config: Config, model_dir: Path, point: Point, full: dict[str, list[Record]]
+) -> Iterator[dict[str, Any]]:
+    """Yield a line per benchmark; `full` holds the records of the first point, which has all tokens."""
     model = place_model(config, model_dir, point.method)
     predictor = Predictor.of(config, model)
     layers = model.geometry.llm_layers
@@ -95,6 +101,8 @@ def _score_point(config: Config, model_dir: Path, point: Point) -> Iterator[dict
             predict_benchmark(predictor, name, answers, {"point": label}, limit=config.redundancy.limit, model_id=label)
             found = score_benchmark(name, answers, predictor.benchmarks_dir, limit=config.redundancy.limit)
             score = score_json(found, resamples=config.evaluate.bootstrap, level=config.evaluate.confidence)
+            base = full.setdefault(name, found.per_question)
+            paired = compare([found.per_question], [base], found.statistic, resamples=1000, test=False).difference
             yield {
                 "layer": point.layer,
                 "stride": point.stride,
@@ -102,6 +110,8 @@ def _score_point(config: Config, model_dir: Path, point: Point) -> Iterator[dict
                 "tokens": sum(alive) / layers,
                 "benchmark": name,
                 **{key: score[key] for key in ("metric", "value", "ci_low", "ci_high", "n")},
+                "difference": paired.value,
+                "difference_se": paired.se,
             }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
@@ -27,7 +28,8 @@ def reference(paper: str | None = None, table: str | None = None, folder: Path =
         FileNotFoundError: no reference file is there.
         ResultError: a file has other columns, a value is no number, or the choice is empty.
     """
-    frame = pd.concat([_read_reference(folder / name) for name in REFERENCE_FILES], ignore_index=True)
+    paths = [folder / name for name in REFERENCE_FILES]
+    frame = pd.concat([_read_reference(path, path.stat().st_mtime_ns) for path in paths], ignore_index=True)
     if paper is not None:
         frame = frame[frame["paper"] == paper]
     if table is not None:
@@ -37,7 +39,9 @@ def reference(paper: str | None = None, table: str | None = None, folder: Path =
     return frame.reset_index(drop=True)
 
 
-def _read_reference(path: Path) -> pd.DataFrame:
+@lru_cache(maxsize=len(REFERENCE_FILES))
+def _read_reference(path: Path, changed: int) -> pd.DataFrame:
+    """Read one file; `changed` is its time, so that a new one is read again. Callers must not write into the frame."""
     frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     if list(frame.columns) != REFERENCE_COLUMNS:
         raise ResultError(f"{path}: found columns {list(frame.columns)}, expected {REFERENCE_COLUMNS}")

@@ -1,51 +1,89 @@
-"""Uncertainty and comparisons of benchmark scores: clustered, paired, exact where possible. Pure numpy and scipy."""
+"""Uncertainty and comparisons of benchmark scores: clustered, paired, over seeds. Pure numpy and scipy.
+
+A score varies for two reasons: which questions were asked, and which seed the training had. The questions of one seed
+are those of all, so the two are crossed, not nested: `Estimate` adds the variance of question sampling (bootstrap of
+clusters, the same draw for every seed) to that of the mean over seeds.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
+from visiontokens.analyze.significance import binary, check_paired, mcnemar, permutation_test
 from visiontokens.evaluate.bootstrap import Clusters, Combine, FloatArray, resample_weights
 from visiontokens.evaluate.score.base import Record, Statistic, clusters_of
 
-_MASK_CELLS = 1 << 22
+LEVEL = 0.95
+POWER = 0.8
+Z95 = float(stats.norm.ppf((1 + LEVEL) / 2))
+"""Half width of a 95% interval in standard errors."""
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A paired difference first - second in the metric's unit.
+class Estimate:
+    """A number with the two parts of its uncertainty, in its own unit.
+
+    Assumed: seeds are a random sample of trainings and independent of the questions; the seeds' values vary by their
+    own spread and by how questions and seeds interact, and that interaction is also in the question part, so with few
+    questions the sum is a little too large. Nothing is said about other data, tasks or recipes. With one seed the
+    spread over trainings is unknown and the interval covers question sampling only.
 
     Attributes:
-        value: the difference on all questions.
-        low: lower end of the percentile interval over resampled clusters.
-        high: upper end.
-        se: standard deviation of the difference over resamples.
-        level: coverage the interval aims at.
+        value: the estimate.
+        questions: standard error from the sampling of questions.
+        spread: standard deviation over seeds; 0 for one seed, where it is not known.
+        seeds: number of seeds.
     """
 
     value: float
-    low: float
-    high: float
-    se: float
-    level: float
+    questions: float
+    spread: float = 0.0
+    seeds: int = 1
 
+    @property
+    def training(self) -> float:
+        """Standard error of the mean over seeds."""
+        return self.spread / math.sqrt(self.seeds)
 
-@dataclass(frozen=True)
-class McNemar:
-    """Exact McNemar test on 0/1 outcomes of the same questions.
+    @property
+    def se(self) -> float:
+        """Standard error from both."""
+        return math.hypot(self.questions, self.training)
 
-    Attributes:
-        only_first: questions only the first got right.
-        only_second: questions only the second got right.
-        p_value: two-sided exact p-value; 1 when the two never disagree.
-    """
+    @property
+    def df(self) -> float:
+        """Degrees of freedom (Satterthwaite): few where the spread of few seeds decides, infinite for one seed."""
+        share = (self.training / self.se) ** 4 if self.training else 0.0
+        return (self.seeds - 1) / share if share > 1e-300 else math.inf
 
-    only_first: int
-    only_second: int
-    p_value: float
+    @property
+    def covers(self) -> str:
+        """What the interval is about, in words."""
+        return f"questions and {self.seeds} seeds" if self.seeds > 1 else "questions only, one seed"
+
+    def half(self, level: float = LEVEL) -> float:
+        """Return half the width of the t interval at this level."""
+        return float(stats.t.ppf((1 + level) / 2, self.df)) * self.se if self.se else 0.0
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        """Return the t interval at this level."""
+        half = self.half(level)
+        return self.value - half, self.value + half
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided p-value of no difference."""
+        return float(2 * stats.t.sf(abs(self.value) / self.se, self.df)) if self.se else float(self.value == 0)
+
+    @property
+    def detectable(self) -> float:
+        """True difference that a test at 5% finds with probability 0.8."""
+        return minimum_detectable_difference(self.se, df=self.df)
 
 
 @dataclass(frozen=True)
@@ -53,157 +91,114 @@ class Comparison:
     """Two systems on the same questions.
 
     Attributes:
-        difference: with its clustered interval.
-        p_value: of exact McNemar (`test` = "mcnemar") or of the paired cluster permutation ("permutation").
-        test: which of the two.
+        difference: first - second with its uncertainty.
+        gaps: the difference of every seed.
+        p_value: of `test`.
+        test: "mcnemar" (exact), "permutation, exact", "permutation" (random signs), or for several seeds "t".
         n: number of questions.
     """
 
-    difference: Difference
+    difference: Estimate
+    gaps: tuple[float, ...]
     p_value: float
     test: str
     n: int
 
 
-@dataclass(frozen=True)
-class SeedSummary:
-    """Spread over training seeds.
-
-    Attributes:
-        mean: mean over seeds.
-        std: sample standard deviation; NaN for one seed.
-        n: number of seeds.
-        half_width: half of the 95% t interval of the mean; NaN for one seed.
-    """
-
-    mean: float
-    std: float
-    n: int
-    half_width: float
-
-
 def paired_bootstrap(
-    first: FloatArray,
-    second: FloatArray,
+    first: Sequence[FloatArray],
+    second: Sequence[FloatArray],
     combine: Combine,
     clusters: Clusters,
     *,
     resamples: int = 2000,
-    level: float = 0.95,
     seed: int = 0,
-) -> Difference:
-    """Return combine(first) - combine(second) with an interval from resampling the same clusters for both.
+) -> tuple[Estimate, tuple[float, ...]]:
+    """Return the mean over seeds of combine(first) - combine(second) with its uncertainty, and each seed's difference.
+
+    A resample draws the same clusters for both systems and all seeds, since the questions are the same.
 
     Args:
-        first: `[n, K]` terms of the first system, one row per question.
-        second: `[n, K]` terms of the second, same questions in the same order.
+        first: for each seed `[n, K]` terms of the first system, one row per question.
+        second: likewise of the second, same questions in the same order.
         combine: from sums `[..., K]` to the metric.
         clusters: which questions are drawn together.
         resamples: number of resamples.
-        level: coverage.
         seed: seed of the resampling.
 
     Raises:
-        ValueError: the two differ in shape.
+        ValueError: the two differ in shape or number of seeds.
     """
-    _check_paired(first, second)
-    sums_1, sums_2 = clusters.sums(first), clusters.sums(second)
+    pairs = list(zip(first, second, strict=True))
+    for ours, theirs in pairs:
+        check_paired(ours, theirs)
+    gaps = tuple(float(combine(a.sum(axis=0)) - combine(b.sum(axis=0))) for a, b in pairs)
+    sums = [(clusters.sums(a), clusters.sums(b)) for a, b in pairs]
     draws = np.concatenate(
-        [combine(w @ sums_1) - combine(w @ sums_2) for w in resample_weights(clusters, resamples, seed)]
+        [
+            np.mean([combine(w @ a) - combine(w @ b) for a, b in sums], axis=0)
+            for w in resample_weights(clusters, resamples, seed)
+        ]
     )
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    value = combine(first.sum(axis=0)) - combine(second.sum(axis=0))
-    return Difference(float(value), float(low), float(high), float(draws.std(ddof=1)), level)
+    return with_seeds(gaps, float(draws.std(ddof=1))), gaps
 
 
-def permutation_test(
-    first: FloatArray,
-    second: FloatArray,
-    combine: Combine,
-    clusters: Clusters,
-    *,
-    permutations: int = 5000,
-    seed: int = 0,
-) -> float:
-    """Return the two-sided p-value of swapping the two systems' answers cluster by cluster at random.
-
-    Works for any metric; the observed assignment counts as one permutation, so p is at least 1 / (permutations + 1).
+def with_seeds(values: Sequence[float], questions: float) -> Estimate:
+    """Return the mean of the seeds' values, given its standard error from question sampling.
 
     Raises:
-        ValueError: the two differ in shape.
+        ValueError: there are no values.
     """
-    _check_paired(first, second)
-    sums_1, sums_2 = clusters.sums(first), clusters.sums(second)
-    total, gap = sums_1 + sums_2, sums_1 - sums_2
-    observed = abs(float(combine(sums_1.sum(axis=0)) - combine(sums_2.sum(axis=0))))
-    rng = np.random.default_rng(seed)
-    block = max(1, _MASK_CELLS // clusters.count)
-    as_extreme = 0
-    for start in range(0, permutations, block):
-        signs = rng.choice((-1.0, 1.0), (min(block, permutations - start), clusters.count))
-        swing = signs @ gap
-        whole = total.sum(axis=0)
-        differences = combine((whole + swing) / 2) - combine((whole - swing) / 2)
-        as_extreme += int((np.abs(differences) >= observed - 1e-9).sum())
-    return (as_extreme + 1) / (permutations + 1)
-
-
-def mcnemar(first: Sequence[float], second: Sequence[float]) -> McNemar:
-    """Test whether two systems differ in 0/1 outcomes on the same questions (binomial test on discordant pairs).
-
-    Raises:
-        ValueError: lengths differ or an outcome is neither 0 nor 1.
-    """
-    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    _check_paired(a, b)
-    if not (_binary(a) and _binary(b)):
-        raise ValueError("McNemar's test needs outcomes 0 or 1; use permutation_test for soft scores")
-    only_first, only_second = int(((a == 1) & (b == 0)).sum()), int(((a == 0) & (b == 1)).sum())
-    discordant = only_first + only_second
-    p_value = float(stats.binomtest(only_first, discordant).pvalue) if discordant else 1.0
-    return McNemar(only_first, only_second, p_value)
+    if not values:
+        raise ValueError("no seeds to summarise")
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return Estimate(float(np.mean(values)), questions, spread, len(values))
 
 
 def compare(
-    first: Sequence[Record],
-    second: Sequence[Record],
+    first: Sequence[Sequence[Record]],
+    second: Sequence[Sequence[Record]],
     statistic: Statistic,
     *,
     resamples: int = 2000,
-    level: float = 0.95,
     seed: int = 0,
+    test: bool = True,
 ) -> Comparison:
-    """Compare two systems by their per-question records, joined by question id.
+    """Compare two systems by their per-question records of one or more seeds, joined by question id.
 
-    Exact McNemar is used where the metric is a mean of 0/1 outcomes of independent questions (every cluster has one
-    question and terms are (outcome, 1)); otherwise clusters are permuted.
+    One seed: exact McNemar where the metric is a mean of 0/1 outcomes of independent questions (every cluster has one
+    question and terms are (outcome, 1)); otherwise clusters are permuted, exactly where that can be counted. Several
+    seeds: a t test of the difference with both parts of its uncertainty, because swapping answers of finished trainings
+    says nothing about the next one. `test=False` leaves the p-value out (NaN).
 
     Raises:
-        ValueError: the two hold different questions.
+        ValueError: two runs hold different questions, or the two have another number of seeds.
     """
-    by_id = {record["question_id"]: record for record in second}
-    ids = [record["question_id"] for record in first]
-    if len(by_id) != len(second) or set(by_id) != set(ids) or len(ids) != len(by_id):
-        odd = sorted(set(ids) ^ set(by_id))
-        raise ValueError(f"the two runs hold different questions: {len(odd)} are in one only, such as {odd[:3]}")
-    aligned = [by_id[key] for key in ids]
-    terms_1, terms_2, clusters = statistic.matrix(first), statistic.matrix(aligned), clusters_of(first)
-    difference = paired_bootstrap(
-        terms_1, terms_2, statistic.combine, clusters, resamples=resamples, level=level, seed=seed
-    )
-    if clusters.count == len(first) and _mean_of_outcomes(terms_1) and _mean_of_outcomes(terms_2):
-        p_value, test = mcnemar(terms_1[:, 0].tolist(), terms_2[:, 0].tolist()).p_value, "mcnemar"
-    else:
-        p_value, test = permutation_test(terms_1, terms_2, statistic.combine, clusters, seed=seed), "permutation"
-    return Comparison(difference, p_value, test, len(first))
+    ids = [record["question_id"] for record in first[0]]
+    ours, theirs = ([_aligned(run, ids) for run in runs] for runs in (first, second))
+    terms_1, terms_2 = ([statistic.matrix(run) for run in runs] for runs in (ours, theirs))
+    clusters = clusters_of(first[0])
+    difference, gaps = paired_bootstrap(terms_1, terms_2, statistic.combine, clusters, resamples=resamples, seed=seed)
+    p_value, name = math.nan, ""
+    if test and len(gaps) > 1:
+        p_value, name = difference.p_value, "t"
+    elif test and clusters.count == len(ids) and _mean_of_outcomes(terms_1[0]) and _mean_of_outcomes(terms_2[0]):
+        p_value, name = mcnemar(terms_1[0][:, 0].tolist(), terms_2[0][:, 0].tolist()).p_value, "mcnemar"
+    elif test:
+        found = permutation_test(terms_1[0], terms_2[0], statistic.combine, clusters, seed=seed)
+        p_value, name = found.p_value, "permutation, exact" if found.exact else "permutation"
+    return Comparison(difference, gaps, p_value, name, len(ids))
 
 
-def minimum_detectable_difference(se: float, alpha: float = 0.05, power: float = 0.8) -> float:
-    """Return the true difference that a two-sided z-test at `alpha` finds with probability `power`.
+def minimum_detectable_difference(
+    se: float, alpha: float = 1 - LEVEL, power: float = POWER, df: float = math.inf
+) -> float:
+    """Return the true difference that a two-sided t-test at `alpha` finds with probability `power`.
 
-    `se` is the standard error of the (paired) difference; the other failure tail is negligible and left out.
+    `se` is the standard error of the (paired) difference, `df` its degrees of freedom; the other failure tail is
+    negligible and left out.
     """
-    return float(se * (stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)))
+    return float(se * (stats.t.ppf(1 - alpha / 2, df) + stats.t.ppf(power, df)))
 
 
 def standard_error(values: Sequence[float], groups: Sequence[str]) -> float:
@@ -223,48 +218,15 @@ def standard_error(values: Sequence[float], groups: Sequence[str]) -> float:
     return float(np.sqrt(scale * (residual**2).sum()) / len(x))
 
 
-def over_seeds(values: Sequence[float]) -> SeedSummary:
-    """Summarise one score over training seeds.
-
-    Raises:
-        ValueError: there are no values.
-    """
-    if not values:
-        raise ValueError("no seeds to summarise")
-    n, mean = len(values), float(np.mean(values))
-    if n == 1:
-        return SeedSummary(mean, float("nan"), 1, float("nan"))
-    std = float(np.std(values, ddof=1))
-    return SeedSummary(mean, std, n, float(stats.t.ppf(0.975, n - 1) * std / np.sqrt(n)))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return Holm-adjusted p-values in the order given (family-wise error rate).
-
-    Raises:
-        ValueError: a value is not in 0 … 1.
-    """
-    p = np.asarray(p_values, dtype=np.float64)
-    if ((p < 0) | (p > 1) | np.isnan(p)).any():
-        raise ValueError(f"p-values must lie in 0 … 1, found {p_values}")
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return adjusted.tolist()
-
-
-def _check_paired(first: FloatArray, second: FloatArray) -> None:
-    """Raise ValueError unless the two have the same shape."""
-    if first.shape != second.shape:
-        raise ValueError(f"paired comparison of {first.shape} with {second.shape} values, expected equal shapes")
-
-
-def _binary(values: FloatArray) -> bool:
-    """Return whether all values are 0 or 1."""
-    return bool(np.isin(values, (0.0, 1.0)).all())
+def _aligned(run: Sequence[Record], ids: Sequence[str]) -> list[Record]:
+    """Return a run's records in the order of `ids`."""
+    by_id = {record["question_id"]: record for record in run}
+    if len(by_id) != len(run) or set(by_id) != set(ids) or len(ids) != len(by_id):
+        odd = sorted(set(ids) ^ set(by_id))
+        raise ValueError(f"the two runs hold different questions: {len(odd)} are in one only, such as {odd[:3]}")
+    return [by_id[key] for key in ids]
 
 
 def _mean_of_outcomes(terms: FloatArray) -> bool:
     """Return whether terms are (0/1 outcome, 1) for every question."""
-    return terms.shape[1] == 2 and _binary(terms[:, 0]) and bool((terms[:, 1] == 1).all())
+    return terms.shape[1] == 2 and binary(terms[:, 0]) and bool((terms[:, 1] == 1).all())

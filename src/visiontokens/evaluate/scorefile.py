@@ -32,7 +32,7 @@ def score_file(
         name: benchmark.
         answers: file (MME: or folder) in a format that answers to the benchmark are released in.
         data: folder of the benchmark's official files, or the folder above it.
-        policy: "official" or "correct".
+        policy: "official", "correct", or another one that the benchmark has.
         judge: who judges free answers; see `score.read_answers`.
         runs: times that every answer is judged.
         resamples: of the bootstrap interval.

@@ -12,14 +12,16 @@ import numpy as np
 import pandas as pd
 
 from visiontokens.analyze import collect
+from visiontokens.analyze.paired import against
 from visiontokens.analyze.reference import REFERENCE, reference, reference_rows
+from visiontokens.analyze.stats import Z95, Estimate
 from visiontokens.compress.schedule import Schedule
 from visiontokens.data.benchmarks import BENCHMARKS
 from visiontokens.measure.tokens import pooled_tokens, total_tokens
 
 AVERAGE = "average"
-Z95 = 1.959964
-"""Half width of a 95% interval in standard errors."""
+BASELINES = ("none", "video-none")
+"""Rows with all tokens; a report compares with the one that it has."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +36,24 @@ class Cell:
 
     @property
     def noise(self) -> float:
-        """Half width of a 95% interval for question sampling and seed spread together."""
-        spread = 0.0 if math.isnan(self.std) else Z95 * self.std / math.sqrt(self.seeds)
-        return math.hypot(0.0 if math.isnan(self.half) else self.half, spread)
+        """Half width of a 95% interval for question sampling and, where there are several, the seeds' spread."""
+        return self.estimate.half()
+
+    @property
+    def estimate(self) -> Estimate:
+        """The value with both parts of its uncertainty; a part that is not known counts as 0."""
+        questions, spread = (0.0 if math.isnan(x) else x for x in (self.half / Z95, self.std))
+        return Estimate(self.value, questions, spread, self.seeds)
 
 
 @dataclass(frozen=True)
 class Book:
-    """The published numbers, the experiment and benchmark tables, and the results of one scale.
+    """The published numbers, the experiment and benchmark tables, and the results of one scale in the folder `results`.
 
     `settings` is the file whose rows and seeds count, where it is not the one beside the results.
     """
 
+    results: Path
     published: pd.DataFrame
     rows: pd.DataFrame
     experiments: pd.DataFrame
@@ -76,6 +84,7 @@ class Book:
         results, config, folder = Path(results), Path(config), Path(reference_dir)
         settings = results / part / "config.yaml" if part else None
         return cls(
+            results=results,
             published=reference(folder=folder),
             rows=reference_rows(folder),
             experiments=collect.experiments(config / "experiments.tsv").set_index("id"),
@@ -150,6 +159,16 @@ class Book:
             seeds=len(per_seed),
             n=int(scaled[scaled["seed"] == scaled["seed"].iloc[0]]["n"].sum()),
         )
+
+    @cached_property
+    def baseline(self) -> str:
+        """The row with all tokens that was run; empty if none was."""
+        return next((name for name in BASELINES if name in self.run), "")
+
+    @cached_property
+    def contrasts(self) -> pd.DataFrame:
+        """Every row that was run against the baseline, question by question (`paired.against`, without tests)."""
+        return against(self.results, self.baseline, self.run, resamples=500, settings=self.settings, test=False)
 
     def cost(self, experiment: str, key: str) -> float:
         """Return one number of an experiment's efficiency record, NaN if it was not measured."""

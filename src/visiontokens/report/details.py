@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from visiontokens.analyze.stats import minimum_detectable_difference
 from visiontokens.report.book import Book
 from visiontokens.report.write import NOT_PRINTED, NOT_RUN, Table, duration, integer, number, si, with_spread
 
@@ -38,9 +39,20 @@ def redundancy_grid(curve: pd.DataFrame, published: pd.DataFrame, labels: Mappin
     caption = (
         "LLaVolta, Figure 1 left: the un-retrained model with its vision tokens pooled by S before layer K (layers are "
         "scaled to the model's depth); ± is half the 95% confidence interval over questions. The paper's values are "
-        "digitised. S = 1: all tokens."
+        "digitised. S = 1: all tokens." + _detectable(curve, labels)
     )
     return Table(pd.DataFrame(lines), caption)
+
+
+def _detectable(curve: pd.DataFrame, labels: Mapping[str, str]) -> str:
+    """Return the curve's minimum detectable differences in words; empty for curves without paired errors."""
+    if curve.empty or "difference_se" not in curve:
+        return ""
+    errors = curve[curve["stride"] > 1].groupby("benchmark", sort=False)["difference_se"].median()
+    values = ", ".join(
+        f"{labels.get(str(name), name)} {minimum_detectable_difference(float(se)):.1f}" for name, se in errors.items()
+    )
+    return f" Minimum detectable difference to all tokens, on the same questions (80% power at 5%, median): {values}."
 
 
 def _interval(row: pd.Series | None) -> str:

@@ -143,9 +143,9 @@ def _caption(board: Leaderboard) -> str:
         "Kept: its share of the baseline's. Pooling partner (its budget): the row that only averages neighbouring "
         "tokens, trained or training-free as the row is, at the nearest budget within "
         f"{100 * board.tolerance:g}%. Difference: in the average on the same questions, with half its 95% interval "
-        "(bootstrap over images, and the spread of the seeds' differences). Verdict: at 5% after Holm's correction "
-        "over all rows. Detectable: true difference that the test finds with probability 0.8. Bold: best of a column "
-        "beyond both intervals."
+        "(t interval: bootstrap over images, and the spread of the seeds' differences). Verdict: at 5% after Holm's "
+        "correction over all rows. Detectable: true difference that the test finds with probability 0.8 at 5%. Bold: "
+        "best of a column beyond both intervals, seeds included; nothing is bold with one seed."
     )
 
 

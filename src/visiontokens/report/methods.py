@@ -161,14 +161,14 @@ def blocks(pages: Path, config: Path = Path("config")) -> Mapping[str, str]:
     return {"methods": table, "choices": "\n".join(marked) or "None is marked."}
 
 
-def with_blocks(text: str, parts: Mapping[str, str], path: Path) -> str:
-    """Return a page with its generated parts replaced.
+def with_blocks(text: str, parts: Mapping[str, str], path: Path, opening: str = BEGIN) -> str:
+    """Return a page with its generated parts replaced; `opening` is the marker before a part, with its name left open.
 
     Raises:
         ValueError: a marker is missing.
     """
     for name, body in parts.items():
-        begin, end = BEGIN.format(name), END.format(name)
+        begin, end = opening.format(name), END.format(name)
         if begin not in text or end not in text:
             raise ValueError(f"{path}: expected the markers {begin} and {end}, found none")
         text = f"{text.split(begin, maxsplit=1)[0]}{begin}\n\n{body}\n\n{end}{text.split(end)[1]}"

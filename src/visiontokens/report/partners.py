@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from visiontokens.analyze.paired import against
-from visiontokens.analyze.stats import holm, minimum_detectable_difference
-from visiontokens.report.book import Z95, Book
+from visiontokens.analyze.paired import against, mean_over
+from visiontokens.analyze.significance import holm
+from visiontokens.analyze.stats import Z95
+from visiontokens.report.book import Book
 from visiontokens.report.field import BASELINE, Kind
 
 LEVEL = 0.05
@@ -28,7 +28,8 @@ class Verdict:
         partner: experiment of the partner; empty where there is none.
         difference: row minus partner, mean over the benchmarks (MME / 20).
         se: its standard error, from questions and, for several seeds, from the spread of the seeds' differences.
-        p_value: two-sided, of a normal test; `adjusted` after Holm over all rows that have a partner.
+        half: half its 95% interval.
+        p_value: two-sided, of a t test; `adjusted` after Holm over all rows that have a partner.
         adjusted: see `p_value`.
         text: `better`, `worse`, `level`, or why there is no verdict.
         detectable: true difference that the test finds four times in five.
@@ -37,15 +38,11 @@ class Verdict:
     partner: str = ""
     difference: float = math.nan
     se: float = math.nan
+    half: float = math.nan
     p_value: float = math.nan
     adjusted: float = math.nan
     text: str = TOO_FAR
     detectable: float = math.nan
-
-    @property
-    def half(self) -> float:
-        """Half the 95% interval of the difference."""
-        return Z95 * self.se
 
 
 def partner_of(name: str, known: Mapping[str, Kind], tokens: Mapping[str, float], tolerance: float) -> str:
@@ -90,14 +87,10 @@ def verdicts(
 def _tested(book: Book, results: Path, name: str, partner: str, resamples: int) -> Verdict:
     """Compare two rows by the mean over the benchmarks, which hold different questions and are independent."""
     lines = against(results, partner, [name], resamples=resamples, settings=book.settings)
-    if set(lines["benchmark"]) != set(book.scored_benchmarks):
+    if set(lines["benchmark"]) != set(book.scored_benchmarks) or lines["seeds"].nunique() > 1:
         return Verdict(partner, text=UNTESTED)
-    divisor = lines["benchmark"].map(book.benchmarks["divisor"])
-    difference = float((lines["difference"] / divisor).mean())
-    questions = float(np.sqrt(((lines["se"] / divisor) ** 2).sum()) / len(lines))
-    se = math.hypot(questions, seed_error(book, name, partner))
-    p_value = float(2 * stats.norm.sf(abs(difference) / se)) if se else float(difference == 0)
-    return Verdict(partner, difference, se, p_value, detectable=minimum_detectable_difference(se))
+    found = mean_over(lines, book.benchmarks["divisor"])
+    return Verdict(partner, found.value, found.se, found.half(), p_value=found.p_value, detectable=found.detectable)
 
 
 def changes(book: Book, results: Path, experiments: Sequence[str], resamples: int = 1000) -> pd.DataFrame:
@@ -115,16 +108,3 @@ def changes(book: Book, results: Path, experiments: Sequence[str], resamples: in
         spread = float(np.sqrt(((group["se"] / group["by"]) ** 2).sum()) / len(group))
         found.append((name, family, float((group["difference"] / group["by"]).mean()), Z95 * spread))
     return pd.DataFrame(found, columns=["experiment", "family", "difference", "half"])
-
-
-def seed_error(book: Book, name: str, partner: str) -> float:
-    """Return the standard error of the mean difference over the seeds that both have; 0 for a single seed."""
-    averages = [_by_seed(book, experiment) for experiment in (name, partner)]
-    gaps = (averages[0] - averages[1]).dropna()
-    return float(gaps.std() / math.sqrt(len(gaps))) if len(gaps) > 1 else 0.0
-
-
-def _by_seed(book: Book, experiment: str) -> pd.Series:
-    scores = book.scores[book.scores["experiment"] == experiment]
-    scaled = scores["value"] / scores["benchmark"].map(book.benchmarks["divisor"])
-    return scaled.groupby(scores["seed"]).mean()

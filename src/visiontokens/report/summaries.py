@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
-from visiontokens.analyze.errata import DIFFERS, pooled_total, stages
+from visiontokens.analyze.recount import DIFFERS, pooled_total, stages
 from visiontokens.compress.schedule import scale_depth
 from visiontokens.measure.tokens import compression_ratio, pooled_tokens
 from visiontokens.report.book import AVERAGE, Book, Cell
+from visiontokens.report.detectable import detectable
 from visiontokens.report.tables import LABELS, clear_winner
 from visiontokens.report.write import NOT_RUN, Table, integer, number, si, with_spread
 
@@ -39,7 +40,8 @@ def summary(book: Book, experiments: list[str] | None = None) -> Table:
         "Scores with half the 95% confidence interval over questions (several seeds: mean, then half the interval of "
         "question sampling and seed spread together). Tokens: vision tokens of an average decoder layer at test time. "
         "FLOPs and prefill time: one image and the text around it, without the vision tower. Avg: mean with MME / 20. "
-        "Bold: the best of a column where it beats the next beyond both intervals."
+        "Bold: the best of a column where it beats the next beyond both intervals, seeds included; nothing is bold "
+        "with one seed." + detectable(book, names, book.scored_benchmarks)
     )
     return Table(pd.DataFrame(lines, columns=columns), caption, frozenset(bold))
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import pandas as pd
 
 from visiontokens.report.book import AVERAGE, Book, Cell
+from visiontokens.report.detectable import detectable
 from visiontokens.report.write import NOT_PRINTED, NOT_RUN, Table, duration, integer, number, si, with_spread
 
 LABELS: Mapping[str, str] = {
@@ -27,7 +28,8 @@ ROW, SOURCE = "Method", "Source"
 PAPER, OURS = "paper", "ours"
 SPREAD = (
     "±: published = standard deviation of three runs; ours = half the 95% confidence interval over questions for one "
-    "seed, standard deviation for several. Bold: the best of our rows where it beats the next beyond both intervals."
+    "seed, standard deviation for several. Bold: the best of our rows where it beats the next beyond both intervals, "
+    "seeds included; nothing is bold with one seed, whose spread is not known."
 )
 SINGLE_DIGIT = {"mme": 0}
 STAGED = ("2", "8")
@@ -84,6 +86,7 @@ def paper_table(book: Book, paper: str, table: str, caption: str, columns: list[
     text = f"{caption} {SPREAD}" if set(names) & set(book.benchmarks.index) else caption
     if common:
         text += f" '{COMMON}' is the mean over the benchmarks we ran, for both lines ({len(common)}; MME / 20)."
+        text += detectable(book, [name for name in ours.values() if name], common)
     return Table(frame.rename(columns=heads), text, frozenset((i, heads.get(c, c)) for i, c in bold), frozenset(rules))
 
 
@@ -160,9 +163,14 @@ def _bold(book: Book, ours: dict[int, str], common: list[str]) -> set[tuple[int,
 
 
 def clear_winner(cells: Mapping[int, Cell]) -> int | None:
-    """Return the key of the largest value if it leads the second by more than both intervals together (in squares)."""
+    """Return the key of the largest value if it leads the second by more than both intervals together (in squares).
+
+    Values of one seed have no winner: how far another training would move them is not known.
+    """
     ranked = sorted(cells, key=lambda key: -cells[key].value)
     if len(ranked) < 2:
         return None
     first, second = cells[ranked[0]], cells[ranked[1]]
+    if min(first.seeds, second.seeds) < 2:
+        return None
     return ranked[0] if first.value - second.value > math.hypot(first.noise, second.noise) else None

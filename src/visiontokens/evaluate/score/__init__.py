@@ -162,26 +162,25 @@ def score_answers(
     policy: str = "correct",
     judged: Judged | None = None,
 ) -> Score:
-    """Score answers under one policy; the score also says what the other one gives.
+    """Score answers under one policy; the score also says what the others give.
 
     Raises:
-        ValueError: unknown policy.
+        ValueError: the benchmark has no such policy.
     """
-    if policy not in POLICIES:
-        raise ValueError(f"policy: found {policy!r}, expected one of {', '.join(POLICIES)}")
     scorer = SCORERS[name]
     if judged is not None and scorer.judged is not None:
         options, compute = scorer.judged.policies, partial(scorer.judged.score, examples, answers, judged.replies)
     else:
         options, compute = scorer.policies, partial(scorer.score, examples, answers)
-    found = {policy: compute(**options[policy])}
-    (other,) = set(POLICIES) - {policy}
-    found[other] = found[policy] if options[other] == options[policy] else compute(**options[other])
-    chosen, against = found[policy], found[other]
+    if policy not in options:
+        raise ValueError(f"policy of {name}: found {policy!r}, expected one of {', '.join(options)}")
+    chosen = compute(**options[policy])
+    found = {key: chosen if options[key] == options[policy] else compute(**options[key]) for key in options}
+    against = found["official" if policy == "correct" else "correct"]
     return replace(
         chosen,
         policy_name=policy,
-        policies={key: found[key].value for key in POLICIES},
+        policies={key: score.value for key, score in found.items()},
         other_parts={key: value for key, value in against.parts.items() if chosen.parts.get(key) != value},
         judge=judged.judge if judged else chosen.judge,
     )
@@ -206,7 +205,7 @@ def score_benchmark(
         benchmarks_dir: folder that holds the benchmark's folder.
         limit: score the `subset` of about so many questions; 0 = all.
         options: the loader options that the predictions were made with (such as `ocr`).
-        policy: "official" or "correct".
+        policy: "official", "correct", or another one that the benchmark has.
         judge, runs: see `read_answers`.
 
     Raises:

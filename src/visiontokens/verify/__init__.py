@@ -1,0 +1,1 @@
+"""Claims of the papers -> PASS, FAIL or NOT RUN, from the results of one scale."""
