@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from visiontokens.data.benchmarks import Example
 from visiontokens.data.benchmarks.mmbench import read_rows
@@ -75,7 +76,10 @@ def read_content(path: Path) -> list[tuple[str, dict[str, Any]]] | dict[str, Any
     if path.is_dir():
         raise PredictionError(f"{path}: found a folder, expected a file of answers")
     if path.suffix == ".xlsx":
-        return [(f"{path}:{number}", row) for number, row in enumerate(read_rows(path), 2)]
+        try:
+            return [(f"{path}:{number}", row) for number, row in enumerate(read_rows(path), 2)]
+        except (BadZipFile, KeyError, TypeError, OSError) as err:
+            raise PredictionError(f"{path}: not a whole .xlsx sheet ({err})") from err
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as err:
