@@ -86,7 +86,7 @@ def read_content(path: Path) -> list[tuple[str, dict[str, Any]]] | dict[str, Any
         raise PredictionError(f"{path}: byte {err.start} is not UTF-8, expected JSON or JSON lines") from err
     try:
         whole = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return list(_lines(path, text))
     if isinstance(whole, list):
         return [(f"{path}: record {n}", _object(item, f"{path}: record {n}")) for n, item in enumerate(whole)]
@@ -103,8 +103,9 @@ def _lines(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
             where = f"{path}:{number}"
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError as err:
-                raise PredictionError(f"{where}: not valid JSON ({err.msg}), expected an answer object a line") from err
+            except (ValueError, RecursionError) as err:
+                reason = getattr(err, "msg", err)
+                raise PredictionError(f"{where}: not valid JSON ({reason}), expected an answer object a line") from err
             yield where, _object(record, where)
 
 
