@@ -18,7 +18,7 @@ from visiontokens.cli import main
 from visiontokens.data.benchmarks import BENCHMARKS, MAIN_BENCHMARKS, Example
 from visiontokens.evaluate.predictions import PredictionError
 from visiontokens.evaluate.score import POLICIES, SCORERS
-from visiontokens.evaluate.scorefile import score_file
+from visiontokens.evaluate.scorefile import TOLD, score_file
 
 NAMES = (
     "vqav2", "gqa", "vizwiz", "scienceqa", "textvqa", "pope", "mme", "mmbench", "mmbench_cn", "mmvet", "llava_bench",
@@ -199,6 +199,7 @@ def test_the_command_loads_neither_torch_nor_transformers(world: Path, tmp_path:
         (("gqa", "object.json", "world"), "object.json: found one JSON object, expected records with 'question_id'"),
         (("gqa", "a.jsonl", "world"), "a.jsonl:1: question id '1' is foreign"),
         (("gqa", "fields.jsonl", "world"), "fields.jsonl:1: found the keys id, said, expected records with"),
+        (("mmbench", "torn.xlsx", "world"), "torn.xlsx: not a whole .xlsx sheet"),
         (("mme", "empty", "world"), "empty: found none of MME's subtasks"),
         (("scienceqa", "object.json", "world"), "expected 'outputs', 'results', or 'correct' and 'incorrect'"),
     ],
@@ -210,6 +211,7 @@ def test_what_does_not_fit_is_one_line_that_names_it(
     lines(tmp_path / "fields.jsonl", [{"id": "1", "said": "x"}])
     (tmp_path / "torn.jsonl").write_text('{"question_id": "1", "text": "x"}\n{"question_id"')
     listed(tmp_path / "object.json", {"one": "x"})
+    (tmp_path / "torn.xlsx").write_bytes(b"PK\x03\x04 and no more")
     (tmp_path / "empty").mkdir()
     name, answers, data = arguments
     folder = world if data == "world" else tmp_path / data
@@ -231,13 +233,22 @@ def test_missing_repeated_and_foreign_ids_are_named(world: Path, tmp_path: Path)
             score_file("vqav2", listed(tmp_path / "upload.json", records), world)
 
 
+def test_both_languages_of_mmbench_may_lie_in_one_folder(world: Path, tmp_path: Path) -> None:
+    for name in ("mmbench", "mmbench_cn"):
+        (table,) = (world / name).glob("*.tsv")
+        (tmp_path / table.name).symlink_to(table)
+    for name in ("mmbench", "mmbench_cn"):
+        path = llava(tmp_path / "a.jsonl", BENCHMARKS[name].read(world))
+        assert score_file(name, path, tmp_path, resamples=10)["data"] == str(tmp_path)
+
+
 def test_mmes_results_hold_their_own_truth(world: Path, tmp_path: Path) -> None:
     """The tool's folder is scored without the release; other answer files need it."""
     examples = BENCHMARKS["mme"].read(world)
     results = tool(tmp_path / "results", examples)
     (tmp_path / "empty").mkdir()
     alone = score_file("mme", results, tmp_path / "empty", resamples=10)
-    assert alone["data"] == "told by the answer file"
+    assert alone["data"] == TOLD
     assert alone["score"] == score_file("mme", results, world, resamples=10)["score"]
     truth = tmp_path / "Your_Results"
     truth.mkdir()

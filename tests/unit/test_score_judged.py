@@ -11,14 +11,16 @@ import pytest
 
 from visiontokens.analyze.collect import parts, scores
 from visiontokens.analyze.paired import against
+from visiontokens.config import Config
 from visiontokens.data.benchmarks import BENCHMARKS, BenchmarkError, Example
-from visiontokens.evaluate.judge import Ask, Reply
+from visiontokens.evaluate.judge import STAND_IN, Ask, Reply
 from visiontokens.evaluate.predictions import PredictionError
 from visiontokens.evaluate.score import SCORERS, read_answers, score_answers, score_json, write_score
 from visiontokens.evaluate.score import llava_bench as bench
 from visiontokens.evaluate.score import mmvet as vet
 from visiontokens.evaluate.score import videojudge as video
 from visiontokens.evaluate.score.judged import judge_answers
+from visiontokens.evaluate.scoring import score_experiment
 from visiontokens.report import card
 
 VET = [
@@ -225,3 +227,35 @@ def test_nothing_that_a_stand_in_judged_enters_a_table(tmp_path: Path) -> None:
     assert len(scores(taken)) == 2 and not parts(taken).empty and len(against(taken, "none", ["other"])) == 1
     for root, shown in ((refused, False), (taken, True)):
         assert ("mmvet" in "\n".join(card._scores(root / "scores" / "none" / "seed0"))) is shown
+
+
+def test_the_workflows_scoring_job_names_the_stand_in_or_the_judge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opted into by `evaluate.benchmarks`; a configured judge is asked about the benchmarks that it is named for."""
+    official = tmp_path / "data/benchmarks/mmvet"
+    official.mkdir(parents=True)
+    rows = {
+        e.question_id: {"imagename": e.image, "question": e.prompt, "answer": e.meta["answer"], "capability": ["rec"]}
+        for e in VET
+    }
+    (official / "mm-vet.json").write_text(json.dumps(rows))
+    predictions = tmp_path / "predictions"
+    predictions.mkdir()
+    (predictions / "record.json").write_text("{}")
+    lines = [json.dumps({"question_id": e.question_id, "text": "red 2"}) + "\n" for e in VET]
+    (predictions / "mmvet.jsonl").write_text("".join(lines))
+    judge = Script("0.5", "1.0")
+    monkeypatch.setattr("visiontokens.evaluate.scoring.make_judge", lambda _: judge)
+    for settings, who, value in (
+        ({}, STAND_IN, 75.0),
+        ({"judge": {"url": "http://nowhere", "model": "m", "benchmarks": []}}, STAND_IN, 75.0),
+        ({"judge": {"url": "http://nowhere", "model": "m"}}, "script", 75.0),
+    ):
+        evaluate = {"benchmarks": ["mmvet"], "bootstrap": 10, **settings}
+        config = Config.model_validate({"scale": "tiny", "data": str(tmp_path / "data"), "evaluate": evaluate})
+        score_experiment(config, "none", 0, predictions, tmp_path / "scores")
+        found = json.loads((tmp_path / "scores" / "mmvet.json").read_text())
+        assert (found["judge"]["id"], found["judge"]["stand_in"]) == (who, who == STAND_IN)
+        assert found["value"] == pytest.approx(value) and found["policy"] == "correct"
+    assert judge.texts == []

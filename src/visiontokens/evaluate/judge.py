@@ -182,7 +182,7 @@ def _record(line: bytes) -> Mapping[str, str] | None:
     """Return a whole line's record, or None."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     fields = ("key", "text", "date")
     return record if isinstance(record, dict) and all(isinstance(record.get(name), str) for name in fields) else None

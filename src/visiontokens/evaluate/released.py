@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from visiontokens.data.benchmarks import Example
 from visiontokens.data.benchmarks.mmbench import read_rows
@@ -75,14 +76,17 @@ def read_content(path: Path) -> list[tuple[str, dict[str, Any]]] | dict[str, Any
     if path.is_dir():
         raise PredictionError(f"{path}: found a folder, expected a file of answers")
     if path.suffix == ".xlsx":
-        return [(f"{path}:{number}", row) for number, row in enumerate(read_rows(path), 2)]
+        try:
+            return [(f"{path}:{number}", row) for number, row in enumerate(read_rows(path), 2)]
+        except (BadZipFile, KeyError, TypeError, OSError) as err:
+            raise PredictionError(f"{path}: not a whole .xlsx sheet ({err})") from err
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as err:
         raise PredictionError(f"{path}: byte {err.start} is not UTF-8, expected JSON or JSON lines") from err
     try:
         whole = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return list(_lines(path, text))
     if isinstance(whole, list):
         return [(f"{path}: record {n}", _object(item, f"{path}: record {n}")) for n, item in enumerate(whole)]
@@ -99,8 +103,9 @@ def _lines(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
             where = f"{path}:{number}"
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError as err:
-                raise PredictionError(f"{where}: not valid JSON ({err.msg}), expected an answer object a line") from err
+            except (ValueError, RecursionError) as err:
+                reason = getattr(err, "msg", err)
+                raise PredictionError(f"{where}: not valid JSON ({reason}), expected an answer object a line") from err
             yield where, _object(record, where)
 
 

@@ -12,6 +12,9 @@ from visiontokens.evaluate.predictions import PredictionError
 from visiontokens.evaluate.score import SCORERS, read_answers, score_answers, score_json
 from visiontokens.evaluate.score.judged import Judged
 
+TOLD = "told by the answer file, which may lack questions unnoticed"
+"""In the place of a folder of official files, where released results hold truth or verdicts themselves."""
+
 Found = tuple[list[Example], dict[str, str], Judged | None]
 """Questions, answers, verdicts."""
 
@@ -85,7 +88,7 @@ def _matched(benchmark: Benchmark, path: Path, data: Path, judge: Judge | None, 
     if isinstance(first, FileNotFoundError):
         told = _told(benchmark.name, path)
         if told:
-            return (told, *read_answers(benchmark.name, path, told, judge, runs)), "told by the answer file"
+            return (told, *read_answers(benchmark.name, path, told, judge, runs)), TOLD
         below = f", nor is there {data / benchmark.folder}" if folder == data else ""
         raise FileNotFoundError(f"official files of {benchmark.name}: {first}{below}") from first
     assert first is not None

@@ -24,6 +24,11 @@ ROTATION = 1_000_000
 MISSING = frozenset({"", "none", "nan", "<na>", "n/a", "na", "null", "#n/a"})
 """Cell texts that count as no value (pandas' empty marks and, as in LLaVA's reader, "none")."""
 COLUMNS = ("index", "question", "A", "B", "answer")
+TABLES = {
+    "en": ("mmbench_dev_[!c]*.tsv", "MMBench_DEV_EN*.tsv"),
+    "cn": ("mmbench_dev_cn_*.tsv", "MMBench_DEV_CN*.tsv"),
+}
+"""Names of the official tables, which tell the languages apart where both lie in one folder."""
 _REFERENCE_LENGTH = 64
 
 
@@ -34,7 +39,7 @@ def load(root: Path, lang: str = "en", file: str | None = None, first_pass: bool
         FileNotFoundError: there is no table.
         BenchmarkError: a column or a base row is missing, or the gold letter is not among the options.
     """
-    path = root / file if file else find_one(root, "mmbench_dev_*.tsv", "mmbench_*.tsv", "*.tsv", "*.xlsx")
+    path = root / file if file else find_one(root, *TABLES[lang], "mmbench_*.tsv", "*.tsv", "*.xlsx")
     rows = {int(row["index"]): row for row in read_rows(path)}
     examples = []
     for index, row in rows.items():
