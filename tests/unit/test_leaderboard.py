@@ -14,11 +14,13 @@ from visiontokens.analyze.collect import run_files
 from visiontokens.compress.base import Geometry, MethodSpec
 from visiontokens.config import load_config, load_experiments, read_experiments
 from visiontokens.report.book import Cell
+from visiontokens.report.comparisons import paired, paired_pooling
 from visiontokens.report.field import Kind, acts, kinds, profile
 from visiontokens.report.figures.leaderboard import budget_curves, cost_fronts, harm_map, points
 from visiontokens.report.leaderboard import Leaderboard, cell_text, leaderboard_frame, leaderboard_table, tally
 from visiontokens.report.partners import changes, partner_of
 from visiontokens.report.style import FAMILIES, family_styles, save_figure
+from visiontokens.report.summaries import summary
 from visiontokens.report.write import latex
 
 ROWS = {"none": 0.8, "avgpool": 0.6, "stf": 0.75, "stf-mbtf": 0.6, "qformer-32": 0.3, "vcc-2-8-test": 0.5,
@@ -94,6 +96,21 @@ def test_the_partner_is_the_nearest_pooling_row_of_the_same_kind():
     assert partner_of("row", known, tokens, 0.05) == ""
     assert partner_of("far", known, tokens, 0.15) == ""
     assert partner_of("row", known, {**tokens, "row": math.nan}, 0.15) == ""
+
+
+def test_paired_tables_compare_with_the_baseline_and_with_pooling(board):
+    book = board.book
+    rows = paired(book, book.results).frame.set_index("Method")
+    assert float(rows.loc[book.label("avgpool"), "Avg"].split(" ")[0]) == pytest.approx(-20, abs=3)
+    table = paired_pooling(book, book.results)
+    pooled = table.frame.assign(Method=[text.rsplit(" (", 1)[0] for text in table.frame["Method"]]).set_index("Method")
+    assert pooled.loc[book.label("stf"), "Pooling"].startswith(book.label("avgpool"))
+    assert float(pooled.loc[book.label("stf"), "Avg"].split(" ")[0]) == pytest.approx(15, abs=3)
+    assert float(pooled.loc[book.label("stf"), "Detectable"]) == pytest.approx(
+        board.verdicts["stf"].detectable, abs=0.3
+    )
+    assert not {book.label("avgpool"), book.label("none")} & set(pooled.index)
+    assert "on the same questions (80% power" in summary(book).caption
 
 
 def test_verdicts_are_those_of_the_questions(board):

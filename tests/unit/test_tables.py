@@ -146,6 +146,16 @@ def test_average_needs_every_benchmark(tmp_path):
     assert "gqa" not in book.scored_benchmarks
 
 
+def test_every_table_of_scores_says_what_it_can_see(book):
+    """Made-up scores come without questions, so the rows' own intervals must do; the sampling error is 2.2 / 1.96."""
+    for table in (summary(book), regenerate(book, "volta-2"), regenerate(book, "stf-3")):
+        assert "Minimum detectable difference to LLaVA-1.5, all tokens from the rows' own intervals" in table.caption
+        assert "(80% power at 5%, median row; covers questions only, one seed)" in table.caption
+    expected = math.sqrt(2) * 2.2 / 1.96 * 2.8016
+    assert f"GQA {expected:.1f}" in summary(book).caption
+    assert "Minimum detectable" not in regenerate(book, "volta-8").caption
+
+
 def test_summary_has_intervals_tokens_flops_and_latency(book):
     frame = summary(book).frame
     assert list(frame["Method"]) == [book.label(name) for name in book.run]
@@ -177,6 +187,7 @@ def test_details_are_complete(book, results):
     assert len(grid.frame) == 13
     assert not (grid.frame == NOT_RUN).any().any()
     assert len(redundancy_fall(curve, labels).frame) == 12
+    assert "Minimum detectable difference to all tokens" in grid.caption
     assert (redundancy_grid(curve.iloc[:0], paper, labels).frame["Kept %, ours"] == NOT_RUN).all()
     assert len(training_runs(book).frame) == 2 * 5
     assert len(costs(book).frame) == len(MAIN)
