@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import site
 import subprocess
@@ -119,16 +118,19 @@ def test_load_is_the_installed_packages(installed: Path, home: Path, tmp_path: P
     assert Path(file).is_relative_to(installed.parent)
 
 
-def test_score_runs_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
-    data = smoke_world()
-    questions = find_benchmark("vizwiz").read(data / "benchmarks")
-    write_predictions(tmp_path / "vizwiz.jsonl", [answer_record(question, "red", "m") for question in questions])
-    (tmp_path / "record.json").write_text("{}", encoding="utf-8")
-    config = tmp_path / "settings.yaml"
-    config.write_text(f"data: {data}\nevaluate: {{benchmarks: [vizwiz], bootstrap: 20}}\n", encoding="utf-8")
-    command(installed / "visiontokens", "score", "--config", config, "--experiment", "red", "--predictions", ".",
-            "--out", "out", cwd=tmp_path)  # fmt: skip
-    assert json.loads((tmp_path / "out/vizwiz.json").read_text())["n"] == len(questions)
+def test_answers_are_scored_without_a_checkout(installed: Path, tmp_path: Path) -> None:
+    data = smoke_world() / "benchmarks"
+    questions = find_benchmark("vizwiz").read(data)
+    write_predictions(tmp_path / "answers.jsonl", [answer_record(question, "red", "m") for question in questions])
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom visiontokens.evaluate.score import score_benchmark\n"
+        "score = score_benchmark('vizwiz', *map(Path, sys.argv[1:]))\n"
+        "print(score.n, score.value, 'torch' in sys.modules)"
+    )
+    n, value, torch = command(installed / "python", "-c", code, "answers.jsonl", data, cwd=tmp_path).split()
+    assert int(n) == len(questions)
+    assert 0 <= float(value) <= 100
+    assert torch == "False"
 
 
 def test_every_verb_that_needs_no_checkout_is_one_and_explains_itself(installed: Path, tmp_path: Path) -> None:
