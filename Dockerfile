@@ -9,6 +9,7 @@ ARG VARIANT=cpu
 WORKDIR /opt/build
 COPY Makefile requirements.lock environment.gpu.yml uv.lock pyproject.toml README.md LICENSE ./
 COPY containers/install.sh containers/install.sh
+COPY config config
 COPY src src
 RUN sh containers/install.sh "$VARIANT" && rm -rf /opt/build && useradd --no-log-init --uid 1000 visiontokens
 

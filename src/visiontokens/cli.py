@@ -18,6 +18,8 @@ from visiontokens import __version__, verbs
 Verb = Callable[[argparse.Namespace], None]
 QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 """Environment of every verb unless set otherwise: logs hold our lines, not bars of loaded weights."""
+ALONE = ("ask", "bench", "card", "convert", "score")
+"""Verbs that need no checkout: an installed package runs them in any folder."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,9 +38,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.traceback:
             raise
         if first:
-            print(f"visiontokens {args.name}: {' '.join(str(err).splitlines())}", file=sys.stderr)
+            print(f"visiontokens {args.name}: {' '.join(str(err).splitlines())}{_outside(args, err)}", file=sys.stderr)
         return 2
     return 0
+
+
+def _outside(args: argparse.Namespace, err: Exception) -> str:
+    """Return the end of an error message: where a file is missing because this folder is no checkout, that it is."""
+    from visiontokens.config import in_checkout
+
+    if args.name in ALONE or not isinstance(err, FileNotFoundError) or in_checkout():
+        return ""
+    return (
+        f" ('{args.name}' is a part of the workflow and runs in a checkout of the repository, which this folder is not;"
+        f" anywhere: {', '.join(ALONE)})"
+    )
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -209,6 +223,8 @@ def _add_reporting(parsers: argparse._SubParsersAction) -> None:
 
 def _add_housekeeping(parsers: argparse._SubParsersAction) -> None:
     """Add the verbs for settings and for the workflow's records."""
+    metadata = _verb(parsers, "metadata", verbs.metadata, config=False)
+    metadata.add_argument("--folder", type=Path, default=Path(), help="the checkout")
     config = parsers.add_parser("config", help="settings: generate the files in config/, write, check")
     actions = config.add_subparsers(title="actions", metavar="ACTION", required=True, dest="action")
     generate = _verb(actions, "generate", verbs.config_generate, config=False)

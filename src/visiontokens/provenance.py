@@ -89,6 +89,11 @@ def _git(*args: str) -> str:
     return done.stdout.strip()
 
 
+def tracked(*paths: str) -> list[str]:
+    """Return the files below `paths` that git tracks in the working directory, sorted; none where there is no git."""
+    return sorted(filter(None, _git("ls-files", "--", *paths).splitlines()))
+
+
 def versions() -> dict[str, str]:
     """Return the versions of the libraries that results depend on; empty for one that is not installed."""
     found = {}

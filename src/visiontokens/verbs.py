@@ -219,26 +219,28 @@ def bench(args: argparse.Namespace) -> None:
     import torch
 
     from visiontokens.compress.base import MethodSpec
+    from visiontokens.config import config_folder
     from visiontokens.measure.answers import check_identical
     from visiontokens.measure.bench import run_bench
     from visiontokens.report.bench import write_bench
 
     torch.set_num_threads(args.threads)
-    names = args.methods or _benched()
-    methods = [(name, MethodSpec.from_yaml(Path("config/methods") / f"{name}.yaml")) for name in names]
+    folder = config_folder()
+    names = args.methods or _benched(folder)
+    methods = [(name, MethodSpec.from_yaml(folder / "methods" / f"{name}.yaml")) for name in names]
     records = run_bench(args.geometry, methods, repeats=args.repeats, attention=args.attention)
     print(write_bench(records, args.out))
     check_identical(records)
 
 
-def _benched() -> list[str]:
-    """Return the method files that are timed by default."""
+def _benched(folder: Path) -> list[str]:
+    """Return the method files of the settings' folder that are timed by default."""
     from visiontokens.compress.base import MethodSpec
     from visiontokens.config import read_experiments
 
-    rows = read_experiments(Path("config/experiments.tsv")).values()
+    rows = read_experiments(folder / "experiments.tsv").values()
     names = dict.fromkeys([*BENCH_METHODS, *(row.method for row in rows)])
-    registered = {name: MethodSpec.from_yaml(Path("config/methods") / f"{name}.yaml").name for name in names}
+    registered = {name: MethodSpec.from_yaml(folder / "methods" / f"{name}.yaml").name for name in names}
     known = {registered[name] for name in BENCH_METHODS}
     first = {registered[name]: name for name in reversed(names) if registered[name] not in known}
     return [*BENCH_METHODS, *(name for name in names if name in first.values())]
@@ -246,10 +248,11 @@ def _benched() -> list[str]:
 
 def ask(args: argparse.Namespace) -> None:
     """Ask a model about an image."""
+    from visiontokens.config import config_folder
     from visiontokens.evaluate.ask import ask
     from visiontokens.models.library import resolve
 
-    described = Path("config/methods") / f"{args.method}.yaml"
+    described = config_folder() / "methods" / f"{args.method}.yaml"
     method = described if args.method and args.budget is None and described.is_file() else args.method
     answer = ask(_weights(resolve(args.model)), args.image, args.question, method, budget=args.budget)
     print(answer.text)
@@ -321,6 +324,14 @@ def claims(args: argparse.Namespace) -> None:
     from visiontokens.verify.appendix import update_claims
 
     print(update_claims(args.page))
+
+
+def metadata(args: argparse.Namespace) -> None:
+    """Write what archives read about this repository: ro-crate-metadata.json and .zenodo.json."""
+    from visiontokens.report.crate import write_metadata
+
+    for path in write_metadata(args.folder):
+        print(path)
 
 
 def notebook(args: argparse.Namespace) -> None:

@@ -79,6 +79,31 @@ class Golden:
         return model
 
 
+def model_of(
+    method: MethodSpec, text: LlamaConfig, *, width: int, side: int, image: int, tied: bool = False
+) -> LlavaWithCompressor:
+    """Return a model for fixtures that record no tower: features `[F, side^2, width]` are handed in.
+
+    Args:
+        method: the compressor.
+        text: the language model's sizes.
+        width: of the features.
+        side: patches of an image, along one side.
+        image: id of the image token.
+        tied: the output head shares the embedding's weights.
+    """
+    vision = CLIPVisionConfig(
+        hidden_size=width, intermediate_size=width, num_hidden_layers=2, num_attention_heads=1, image_size=2 * side,
+        patch_size=2,
+    )  # fmt: skip
+    config = LlavaConfig(
+        vision_config=vision, text_config=text, image_token_index=image, image_seq_length=side**2,
+        tie_word_embeddings=tied,
+    )  # fmt: skip
+    config.compressor = method.to_config()
+    return LlavaWithCompressor._from_config(config, attn_implementation="sdpa").eval()
+
+
 def golden(system: str) -> Golden:
     """Return the fixtures of a system, or fail when they are not there."""
     if not (ROOT / system / "manifest.json").is_file():

@@ -4,13 +4,12 @@ import re
 
 import pytest
 import torch
-from goldens import golden
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, TrainingArguments
+from goldens import golden, model_of
+from transformers import LlamaConfig, TrainingArguments
 
 from visiontokens.compress import Geometry, MethodError, MethodSpec
 from visiontokens.compress.base import VisionIn
 from visiontokens.models.convert import load_official
-from visiontokens.models.llava import LlavaWithCompressor
 from visiontokens.train.callbacks import StageSwitch
 from visiontokens.train.loop import StageTrainer
 
@@ -23,19 +22,10 @@ INPUTS = {"input_ids": G["input_ids"], "attention_mask": torch.ones_like(G["inpu
 def build(**params):
     """The manifest's model with official weights; its projector returns the official image features."""
     width = G.weights["model.mm_projector.0.weight"].shape[1]
-    vision = CLIPVisionConfig(
-        hidden_size=width, intermediate_size=width, num_hidden_layers=2, num_attention_heads=1, image_size=2 * SIDE,
-        patch_size=2,
-    )  # fmt: skip
-    config = LlavaConfig(
-        vision_config=vision,
-        text_config=LlamaConfig(**G.manifest["config"], pad_token_id=0),
-        image_token_index=int(G["input_ids"].min()),
-        image_seq_length=SIDE**2,
-        tie_word_embeddings="lm_head.weight" not in G.weights,
-    )
-    config.compressor = MethodSpec(name="m3", params={"scales": SCALES, **params}).to_config()
-    model = LlavaWithCompressor._from_config(config).eval()
+    method = MethodSpec(name="m3", params={"scales": SCALES, **params})
+    text = LlamaConfig(**G.manifest["config"], pad_token_id=0)
+    image, tied = int(G["input_ids"].min()), "lm_head.weight" not in G.weights
+    model = model_of(method, text, width=width, side=SIDE, image=image, tied=tied)
     load_official(model, G.weights, only=r"^(?!model\.vision_tower)")  # the tower's weights are not in the fixture
     model.generation_config.eos_token_id = None
     features = G["image_features"]

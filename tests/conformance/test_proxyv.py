@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from goldens import golden
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
+from goldens import golden, model_of
+from transformers import LlamaConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from visiontokens.compress import MethodSpec
@@ -19,7 +19,6 @@ from visiontokens.compress.base import VisionIn
 from visiontokens.compress.places import visible
 from visiontokens.compress.proxyv import ProxyInitializer, VisionMLP, repeated, resized
 from visiontokens.models.convert import load_official
-from visiontokens.models.llava import LlavaWithCompressor
 
 G = golden("proxyv")
 C = G.manifest["config"]
@@ -32,21 +31,11 @@ NEWER = r"^(?!model\.vision_tower\.)"
 OFFICIAL_IMAGE = int(G["batch.input_ids"].min())
 
 
-def _config(method, width):
-    text = LlamaConfig(
-        vocab_size=IMAGE, hidden_size=C["hidden"], intermediate_size=C["intermediate"], num_hidden_layers=LAYERS,
-        num_attention_heads=C["heads"], num_key_value_heads=C["kv_heads"], rms_norm_eps=C["rms_norm_eps"],
-        rope_theta=C["rope_theta"], pad_token_id=0,
-    )  # fmt: skip
-    vision = CLIPVisionConfig(
-        hidden_size=width, intermediate_size=width, num_hidden_layers=2, num_attention_heads=2, image_size=2 * SIDE,
-        patch_size=2,
-    )  # fmt: skip
-    config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=IMAGE, image_seq_length=N, tie_word_embeddings=False
-    )
-    config.compressor = method.to_config()
-    return config
+TEXT = LlamaConfig(
+    vocab_size=IMAGE, hidden_size=C["hidden"], intermediate_size=C["intermediate"], num_hidden_layers=LAYERS,
+    num_attention_heads=C["heads"], num_key_value_heads=C["kv_heads"], rms_norm_eps=C["rms_norm_eps"],
+    rope_theta=C["rope_theta"], pad_token_id=0,
+)  # fmt: skip
 
 
 def _model(kind, start=START, **params):
@@ -57,7 +46,7 @@ def _model(kind, start=START, **params):
     if start >= LAYERS:
         given = {name: w for name, w in given.items() if "vision_mlp" not in name}
     width = given["model.mm_projector.0.weight"].shape[1]
-    model = LlavaWithCompressor._from_config(_config(method, width), attn_implementation="sdpa").eval()
+    model = model_of(method, TEXT, width=width, side=SIDE, image=IMAGE)
     load_official(model, given, only=NEWER)
     return model
 

@@ -11,15 +11,14 @@ import re
 
 import pytest
 import torch
-from goldens import golden
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
+from goldens import golden, model_of
+from transformers import LlamaConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from visiontokens.compress import MethodSpec, Seq
 from visiontokens.compress.base import VisionIn
 from visiontokens.compress.voco import Roles, two_phase
 from visiontokens.models.convert import load_official
-from visiontokens.models.llava import LlavaWithCompressor
 
 G = golden("voco")
 C = G.manifest["config"]
@@ -30,28 +29,18 @@ SIDE = math.isqrt(N)
 CASES = [match[1] for match in G.names(r"(.+)\.visible")]
 
 
-def _config(method):
-    text = LlamaConfig(
-        vocab_size=WORDS, hidden_size=C["hidden_size"], intermediate_size=C["intermediate_size"],
-        num_hidden_layers=C["num_hidden_layers"], num_attention_heads=C["num_attention_heads"],
-        rms_norm_eps=C["rms_norm_eps"], rope_theta=C["rope_theta"], pad_token_id=0,
-    )  # fmt: skip
-    width = G.weights["model.mm_projector.0.weight"].shape[1]
-    vision = CLIPVisionConfig(
-        hidden_size=width, intermediate_size=width, num_hidden_layers=2, num_attention_heads=2, image_size=2 * SIDE,
-        patch_size=2,
-    )  # fmt: skip
-    config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=WORDS, image_seq_length=N, tie_word_embeddings=False
-    )
-    config.compressor = method.to_config()
-    return config
+TEXT = LlamaConfig(
+    vocab_size=WORDS, hidden_size=C["hidden_size"], intermediate_size=C["intermediate_size"],
+    num_hidden_layers=C["num_hidden_layers"], num_attention_heads=C["num_attention_heads"],
+    rms_norm_eps=C["rms_norm_eps"], rope_theta=C["rope_theta"], pad_token_id=0,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def model():
     method = MethodSpec(name="voco", params={"tokens": COUNT, "separator": True})
-    model = LlavaWithCompressor._from_config(_config(method), attn_implementation="sdpa").eval()
+    width = G.weights["model.mm_projector.0.weight"].shape[1]
+    model = model_of(method, TEXT, width=width, side=SIDE, image=WORDS)
     whole = {name: w for name, w in G.weights.items() if ".weight.row" not in name}
     whole |= {f"{name}.weight": rows for name, rows in ROWS.items()}
     load_official(model, whole, only=r"^(model\.(language_model|multi_modal_projector)|lm_head)\.")

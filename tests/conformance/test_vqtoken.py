@@ -67,7 +67,7 @@ def test_videos_of_different_lengths_in_one_batch(name):
         [want] = compress(method, part, [len(part)])
         torch.testing.assert_close(run, want)
         assert len(run) == (max(len(part), 5) if name == "vq_attn_code" else 5)
-        assert len(run) == method.n_tokens(len(part) * N)
+        assert method.video_tokens_per_layer(len(part), N, 2) == [float(len(run))] * 2
 
 
 def test_gradients_go_through_the_means_of_every_token():

@@ -81,6 +81,17 @@ def test_declared_tokens_of_a_video_are_the_cached_ones(name):
     assert record["extra_flops"] == T * cost_record(model, text_tokens=8)["extra_flops"]
 
 
+@pytest.mark.parametrize(("name", "text"), [("voco", 7), ("proxyv", 8), ("mod", 8)])
+def test_cached_rows_of_a_video_are_those_of_its_frames(name, text):
+    """What an image declares is for one frame; VoCo also forgets the token before the image."""
+    model = tiny_model(spec(name))
+    with torch.no_grad():
+        state = model.prefill(prompt(9, at=1)[None], pixel_values=pixels(T)[None])
+    record = cost_record(model, text_tokens=8, frames=T)
+    assert [n - text for n in state.cache.lengths()] == record["kv_tokens_per_layer"]
+    assert record["kv_tokens_per_layer"] == [T * n for n in cost_record(model, text_tokens=8)["kv_tokens_per_layer"]]
+
+
 def test_questions_on_videos_share_a_prefill():
     model = tiny_model(spec("avgpool"))
     levels = {3: torch.randn(2, T, PATCHES, 16)}

@@ -28,4 +28,4 @@ def test_the_video_scale_leaves_the_mini_scales_data_alone(snakemake: Run) -> No
     text = done.stdout + done.stderr
     assert "data/world/mini-video/videos.tsv" in text and "data/world/mini/" not in text
     found = job_counts(done)
-    assert found["tune"] == 10 and found["align"] == 5
+    assert found["tune"] == 12 and found["align"] == 7

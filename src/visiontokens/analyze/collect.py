@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -104,17 +104,54 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, float
             yield name, float(value)
 
 
-def efficiency(results: Path) -> pd.DataFrame:
-    """Return one line per experiment with the scalar fields of `efficiency/<experiment>.json`."""
+def spent_tokens(results: Path, settings: Path | None = None) -> dict[str, float]:
+    """Return the mean vision tokens of an answer for the experiments whose method decides on them image by image.
+
+    The scores repeat what the predictions counted (`predicted_vision_tokens`): the mean over all questions of all
+    benchmarks and seeds. Arguments are those of `run_files`.
+    """
+    sums: dict[str, list[float]] = {}
+    for experiment, _, path in run_files(results, "scores/*/seed*/*.json", settings):
+        found = read_json(path)
+        mean = (found.get("predicted_vision_tokens") or {}).get(path.stem)
+        if mean is not None:
+            total = sums.setdefault(experiment, [0.0, 0.0])
+            total[0] += mean * found["n"]
+            total[1] += found["n"]
+    return {experiment: tokens / questions for experiment, (tokens, questions) in sums.items() if questions}
+
+
+def efficiency(results: Path, spent: Mapping[str, float] | None = None) -> pd.DataFrame:
+    """Return one line per experiment with the scalar fields of `efficiency/<experiment>.json`.
+
+    Args:
+        results: folder with `efficiency/`.
+        spent: `spent_tokens`; a method that states an expected number only is counted with what it spent: tokens,
+            compression ratio and the image's cache rows. FLOPs and times stay those of the declared number, which
+            becomes the column `tokens_declared`.
+    """
     rows = []
     for path in sorted(results.glob("efficiency/*.json")):
         found = read_json(path)
         for key in ("tokens_total", "tokens_mean", "compression_ratio", "prefill_flops", "prefill_ms"):
             _field(found, key, path)
         scalars = {k: v for k, v in found.items() if not isinstance(v, dict | list)}
+        if spent and path.stem in spent:
+            scalars |= _as_spent(scalars, spent[path.stem])
         rows.append({**scalars, "experiment": path.stem})
     frame = pd.DataFrame(rows)
     return frame if rows else pd.DataFrame(columns=["experiment", "tokens_total", "tokens_mean", "prefill_ms"])
+
+
+def _as_spent(declared: Mapping[str, Any], tokens: float) -> dict[str, Any]:
+    """Return the fields of a cost record that are linear in the tokens of a layer, at a measured number of them."""
+    ratio = tokens / declared["tokens_mean"]
+    linear = ("tokens_mean", "tokens_total", "kv_tokens_mean", "kv_bytes_image")
+    changed = {key: declared[key] * ratio for key in linear if key in declared}
+    if {"kv_bytes", "kv_bytes_image"} <= declared.keys():
+        changed["kv_bytes"] = declared["kv_bytes"] + (ratio - 1) * declared["kv_bytes_image"]
+    compression = declared["compression_ratio"] / ratio
+    return {**changed, "compression_ratio": compression, "tokens_declared": declared["tokens_mean"]}
 
 
 def training_logs(results: Path) -> pd.DataFrame:

@@ -26,6 +26,7 @@ def in_fp32(function: Callable[A, T]) -> Callable[A, T]:
 
     @wraps(function)
     def run(*args: A.args, **kwargs: A.kwargs) -> T:
+        """Call the function without gradients and autocast."""
         x: Any = args[0]
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             return function(*args, **kwargs)

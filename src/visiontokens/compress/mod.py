@@ -93,9 +93,8 @@ class MixtureOfDepths(Compressor[ModParams]):
         return put(seq.h, place, ok, torch.where(short.vis[..., None], weighed, out))
 
     def tokens_per_layer(self, n_vision: int, n_layers: int) -> list[float]:
-        """N, and r N (rounded up in every frame) in MoD layers."""
-        frames = max(1, n_vision // self.geometry.n_vision)
-        few, routed = float(frames * self.kept(n_vision // frames)), self.routed(n_layers)
+        """N, and r N (rounded up) in MoD layers."""
+        few, routed = float(self.kept(n_vision)), self.routed(n_layers)
         return [few if index in routed else float(n_vision) for index in range(n_layers)]
 
     def extra_flops(self, n_vision: int, n_text: int = 0) -> float:

@@ -275,22 +275,19 @@ class ProxyV(Compressor[ProxyVParams]):
         ]
         return [group for group in groups if group["params"]]
 
-    def _frames(self, n_vision: int) -> int:
-        return max(1, n_vision // self.geometry.n_vision)
-
     def n_tokens(self, n_vision: int) -> int:
         """N and the separator."""
-        return n_vision + self._frames(n_vision) * self.params.newline
+        return n_vision + self.params.newline
 
     def tokens_per_layer(self, n_vision: int, n_layers: int) -> list[float]:
         """All vision tokens, and the proxies besides from layer s on."""
-        full, proxies = float(self.n_tokens(n_vision)), self._frames(n_vision) * self.n_proxies
-        return [full + proxies * (index >= self.first) for index in range(n_layers)]
+        full = float(self.n_tokens(n_vision))
+        return [full + self.n_proxies * (index >= self.first) for index in range(n_layers)]
 
     def queries_per_layer(self, n_vision: int, n_layers: int) -> list[float]:
         """All vision tokens below layer s, from it on the proxies and the separator."""
         full, few = float(self.n_tokens(n_vision)), self.n_proxies + self.params.newline
-        return [full if index < self.first else float(self._frames(n_vision) * few) for index in range(n_layers)]
+        return [full if index < self.first else float(few) for index in range(n_layers)]
 
     def kv_per_layer(self, n_vision: int, n_layers: int) -> list[float]:
         """All vision tokens; proxies are not cached."""
@@ -299,8 +296,7 @@ class ProxyV(Compressor[ProxyVParams]):
     def extra_flops(self, n_vision: int, n_text: int = 0) -> float:
         """Projector, light MLPs with the spreading of their context, and the learned proxies' attention."""
         hidden, width = self.geometry.llm_width, self.width
-        proxies = self._frames(n_vision) * self.n_proxies
-        light = n_vision * (hidden * width + 2 * width * width + width * hidden) + proxies * hidden * width
+        light = n_vision * (hidden * width + 2 * width * width + width * hidden) + self.n_proxies * hidden * width
         light += n_vision * self.n_proxies * width
         total = super().extra_flops(n_vision, n_text) + 2.0 * len(self.vision_mlp_layers) * light
         if self.params.learned:

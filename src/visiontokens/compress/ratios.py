@@ -40,6 +40,7 @@ def meet_budget(
     """
 
     def ratios(centre: float) -> list[float]:
+        """Return the share of tokens of every layer for a sigmoid that falls around `centre`."""
         return sigmoid_ratios(n_layers, k, low, centre)
 
     reach = 60 * n_layers / max(k, 1e-6)

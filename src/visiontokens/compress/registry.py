@@ -53,6 +53,7 @@ def register(name: str) -> Callable[[C], C]:
     """
 
     def add(cls: C) -> C:
+        """Enter the class under the name."""
         if name in _METHODS and _METHODS[name].__qualname__ != cls.__qualname__:
             raise MethodError(f"method {name!r} is registered twice: {_METHODS[name].__qualname__}, {cls.__qualname__}")
         cls.name = name

@@ -86,6 +86,7 @@ def read_along(layer: Any, image: Tensor, extra: Tensor) -> Tensor:
     seen = torch.cat([layer.layer_norm1(image.to(dtype)), own], 1)
 
     def split(states: Tensor) -> Tensor:
+        """Split `[..., D]` into heads, `[..., H, S, D / H]`."""
         return states.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
 
     q, k, v = split(attention.q_proj(own)), split(attention.k_proj(seen)), split(attention.v_proj(seen))

@@ -93,11 +93,11 @@ class Voco(Compressor[VocoParams]):
 
     def n_tokens(self, n_vision: int) -> int:
         """N + n."""
-        return n_vision + max(1, n_vision // self.geometry.n_vision) * (self.run - self.geometry.n_vision)
+        return n_vision + self.run - self.geometry.n_vision
 
     def kv_per_layer(self, n_vision: int, n_layers: int) -> list[float]:
         """The VoCo tokens."""
-        return [float(max(1, n_vision // self.geometry.n_vision) * self.params.tokens)] * n_layers
+        return [float(self.params.tokens)] * n_layers
 
 
 class Roles:

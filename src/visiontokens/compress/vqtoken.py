@@ -112,7 +112,7 @@ class VQToken(Compressor[Q]):
         return codes, found.count
 
     def n_tokens(self, n_vision: int) -> int | None:
-        """K, whatever the number of frames; `None` when it is searched for."""
+        """K; `None` when it is searched for."""
         return self._search.codes if self._search.kind == "fixed" else None
 
     def tokens_per_layer(self, n_vision: int, n_layers: int) -> list[float]:
@@ -120,11 +120,20 @@ class VQToken(Compressor[Q]):
         count = self.n_tokens(n_vision)
         return [float(self._search.middle if count is None else count)] * n_layers
 
+    def video_tokens_per_layer(self, frames: int, n_vision: int, n_layers: int) -> list[float]:
+        """As many as for an image: frames are clustered together."""
+        return self.tokens_per_layer(n_vision, n_layers)
+
     def extra_flops(self, n_vision: int, n_text: int = 0) -> float:
+        """Those of a video of one frame."""
+        return self.video_extra_flops(1, n_vision, n_text)
+
+    def video_extra_flops(self, frames: int, n_vision: int, n_text: int = 0) -> float:
         """The projector on all tokens, and the clustering (a search may need fewer steps than it is billed for)."""
-        norms = 2.0 * n_vision * self._search.largest if self.params.rescale else 0.0
-        clusters = cluster_flops(self._search, n_vision, self.geometry.llm_width)
-        return self.projector_flops(n_vision) + clusters + norms
+        tokens = frames * n_vision
+        norms = 2.0 * tokens * self._search.largest if self.params.rescale else 0.0
+        clusters = cluster_flops(self._search, tokens, self.geometry.llm_width)
+        return self.projector_flops(tokens) + clusters + norms
 
 
 def stack_frames(tokens: Tensor, frames: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -213,18 +222,16 @@ class VQAttentionCode(VQToken[VQCodeParams]):
         pad = absent if bool(absent.any()) else None
         return self.decoder(query, memory, tgt_key_padding_mask=pad, memory_key_padding_mask=pad), count
 
-    def n_tokens(self, n_vision: int) -> int | None:
-        """K, or the number of frames if that is larger; `None` when K is searched for."""
-        count = super().n_tokens(n_vision)
-        return None if count is None else max(count, n_vision // self.geometry.n_vision)
+    def video_tokens_per_layer(self, frames: int, n_vision: int, n_layers: int) -> list[float]:
+        """K, or the number of frames if that is larger."""
+        return [max(tokens, float(frames)) for tokens in super().video_tokens_per_layer(frames, n_vision, n_layers)]
 
-    def extra_flops(self, n_vision: int, n_text: int = 0) -> float:
+    def video_extra_flops(self, frames: int, n_vision: int, n_text: int = 0) -> float:
         """Besides, the linear layer on label rows and the decoder layer on the queries."""
-        d, n = self.geometry.llm_width, self.geometry.n_vision
-        frames = n_vision // n
+        d = self.geometry.llm_width
         length = max(self._search.largest, frames)
-        linear = frames * n * d + length * d * (8 * d + 2 * self.params.feedforward)
-        return super().extra_flops(n_vision, n_text) + 2.0 * (linear + 4 * length * length * d)
+        linear = frames * n_vision * d + length * d * (8 * d + 2 * self.params.feedforward)
+        return super().video_extra_flops(frames, n_vision, n_text) + 2.0 * (linear + 4 * length * length * d)
 
 
 @register("vq_attn_paper")
@@ -265,10 +272,12 @@ class VQAttentionPaper(VQToken[VQAttentionParams]):
         held = (maps[:, :, None] == k[:, None]).sum(1)
         return held / real.sum(1)[:, None, None]
 
-    def extra_flops(self, n_vision: int, n_text: int = 0) -> float:
+    def video_extra_flops(self, frames: int, n_vision: int, n_text: int = 0) -> float:
         """Besides, MLP and attention on K rows."""
-        d, k, n = self.geometry.llm_width, self._search.largest, self.geometry.n_vision
-        return super().extra_flops(n_vision, n_text) + 2.0 * (k * d * (n + d) + 4 * k * d * d + 2 * k * k * d)
+        d, k, n = self.geometry.llm_width, self._search.largest, n_vision
+        return super().video_extra_flops(frames, n_vision, n_text) + 2.0 * (
+            k * d * (n + d) + 4 * k * d * d + 2 * k * k * d
+        )
 
 
 def _repeated(rows: Tensor, index: Tensor) -> Tensor:

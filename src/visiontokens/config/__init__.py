@@ -1,6 +1,7 @@
 """Typed settings, the experiment table, and the files generated from both."""
 
 from visiontokens.config.load import ConfigError, load_config, parse_config
+from visiontokens.config.locate import config_folder, in_checkout
 from visiontokens.config.models import (
     AlignConfig,
     BackbonesConfig,
@@ -67,6 +68,8 @@ __all__ = [
     "TuneConfig",
     "VideoConfig",
     "WorldConfig",
+    "config_folder",
+    "in_checkout",
     "load_benchmarks",
     "load_config",
     "load_experiments",

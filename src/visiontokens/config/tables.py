@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from visiontokens.config.load import ConfigError, suggest
+from visiontokens.config.locate import config_folder
 from visiontokens.config.models import Config, Count, RowSet, Section, Size
 
 Row = TypeVar("Row", bound=BaseModel)
@@ -203,12 +204,17 @@ def searched_rows(config: Config, rows: Mapping[str, Experiment]) -> list[str]:
     return [name for name, row in rows.items() if asking[row.method]]
 
 
-def load_benchmarks(config: Config, path: Path = Path("config/benchmarks.tsv")) -> dict[str, BenchmarkRow]:
+def load_benchmarks(config: Config, path: Path | None = None) -> dict[str, BenchmarkRow]:
     """Return the benchmarks that run under `config`, by name, in the order of the setting.
+
+    Args:
+        config: the settings.
+        path: the table, if not `benchmarks.tsv` of the settings' folder.
 
     Raises:
         ConfigError: a wrong table, or a benchmark in the setting that the table does not have.
     """
+    path = path or config_folder() / "benchmarks.tsv"
     rows = {row.name: row for _, row in read_table(path, BenchmarkRow)}
     for name in (*config.evaluate.benchmarks, *config.redundancy.benchmarks):
         if name not in rows:

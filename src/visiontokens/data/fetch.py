@@ -186,6 +186,7 @@ def fetch_all(config: Config, entries: Sequence[Entry], receipt: Path | None = N
     failures: list[str] = []
 
     def one(entry: Entry) -> None:
+        """Fetch one entry; what goes wrong is noted, and the others go on."""
         try:
             fetcher.fetch(entry, receipt)
             log.info("%s: there, %s", entry.name, destination(entry, config))

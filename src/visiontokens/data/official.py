@@ -156,6 +156,7 @@ def check_bases(name: str) -> Callable[[Sequence[Example]], None]:
     """Return a check of MMBench's number of base questions."""
 
     def check(examples: Sequence[Example]) -> None:
+        """Compare the number of base questions with that of the release."""
         bases = len({example.group for example in examples})
         if bases != BASES[name]:
             raise OfficialError(f"{name}: found {bases} base questions, expected {BASES[name]}: another release")

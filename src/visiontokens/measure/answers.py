@@ -76,6 +76,7 @@ class Answers:
         self.pixels = torch.randn(load.images, 3, side, side, generator=draw).to(self.device, self.dtype)
 
         def ids(count: int) -> tuple[int, ...]:
+            """Draw so many ids of words."""
             return tuple(torch.randint(1, self.image_id, (count,), generator=draw).tolist())
 
         front, role, shortest = (*ids(load.front), self.image_id), ids(ROLE), 2 * load.longest // 3

@@ -140,6 +140,7 @@ def saved_bytes(step: Callable[[], object], ignore: list[Any]) -> int:
     saved: dict[int, Tensor] = {}
 
     def pack(tensor: Tensor) -> Tensor:
+        """Count a tensor that the backward pass needs, once per storage."""
         key = tensor.untyped_storage()._cdata
         if key not in known:
             saved[key] = tensor  # kept, so that no later tensor gets the same address
@@ -155,12 +156,14 @@ class _FlashShapes(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Return an output of attention's shape, and keep what its kernel keeps."""
         out = torch.empty_like(query)
         ctx.save_for_backward(query, key, value, out, query.new_empty(query.shape[:3], dtype=torch.float32))
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
+        """Return gradients of the inputs' shapes."""
         return tuple(torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3])
 
 

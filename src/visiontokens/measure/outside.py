@@ -31,6 +31,7 @@ def before_decoder(model: LlavaWithCompressor, inputs: dict[str, Any]) -> Step:
     decoder = model.model.language_model
 
     def step() -> object:
+        """Run a prefill up to the decoder."""
         handle = decoder.register_forward_pre_hook(_stop, with_kwargs=True)
         try:
             model.prefill(**inputs)
@@ -60,6 +61,7 @@ def _through(method: Compressor, model: LlavaWithCompressor, pixels: Tensor) -> 
     tower = model.model.vision_tower
 
     def step() -> object:
+        """Run the tower on the pixels."""
         with torch.inference_mode():
             return method.run_tower(tower, pixels)
 

@@ -111,6 +111,7 @@ def prefill_step(model: LlavaWithCompressor, inputs: dict[str, Any], dtype: torc
     weights = next(model.parameters()).dtype
 
     def step() -> Tensor:
+        """Run the prefill."""
         context = nullcontext() if dtype == weights else torch.autocast(device.type, dtype=dtype)
         with torch.inference_mode(), context:
             return model.prefill(**inputs).logits

@@ -81,6 +81,7 @@ class HookedLlamaModel(LlamaModel):
         cache, load = work.cache, work.load
 
         def call(seq: Seq, *, queries: Tensor | None = None, cached: Tensor | None = None) -> Tensor:
+            """Run the stock layer on a sequence (`LayerCall`)."""
             memo = seq.memo
             if "rope" not in memo:
                 memo["rope"] = self.rotary_emb(seq.h, position_ids=seq.pos)

@@ -60,6 +60,7 @@ def run_queries(layer: Any, seq: Seq, who: Asking, rope: Rope, cache: Any | None
     """
 
     def run(h: Tensor) -> Tensor:
+        """Run the layer on states `[B, S, D]`."""
         return _run(layer, h, who, rope, cache, **kwargs)
 
     if layer.gradient_checkpointing and layer.training:

@@ -83,6 +83,7 @@ class Book:
         """
         results, config, folder = Path(results), Path(config), Path(reference_dir)
         settings = results / part / "config.yaml" if part else None
+        spent = collect.spent_tokens(results, settings)
         return cls(
             results=results,
             published=reference(folder=folder),
@@ -90,7 +91,7 @@ class Book:
             experiments=collect.experiments(config / "experiments.tsv").set_index("id"),
             benchmarks=collect.benchmarks(config / "benchmarks.tsv"),
             scores=collect.scores(results, settings),
-            efficiency=collect.efficiency(results / part).set_index("experiment"),
+            efficiency=collect.efficiency(results / part, spent).set_index("experiment"),
             records=collect.training_records(results, settings),
             schedules=config / "schedules",
             settings=settings,

@@ -90,6 +90,7 @@ def markdown(table: Table) -> str:
     """Return a GitHub-flavoured Markdown table with its caption below."""
 
     def line(cells: Iterable[str]) -> str:
+        """Return one row in Markdown."""
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
     heads = [str(name) for name in table.frame.columns]

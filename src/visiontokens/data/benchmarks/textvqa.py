@@ -68,6 +68,7 @@ def _prompts(root: Path) -> Callable[[dict[str, Any]], str]:
     }
 
     def listed(record: dict[str, Any]) -> str:
+        """Return the prompt that the listing has for a question."""
         key = (str(record["image_id"]), record["question"].lower())
         if key not in texts:
             raise BenchmarkError(f"{listing}: no question {record['question']!r} on image {record['image_id']}")

@@ -111,6 +111,7 @@ def ask_still(family: str, kind: str) -> Asker:
     """Return what asks for something that every frame shows, as about an image."""
 
     def asker(clip: Clip, rng: Rng) -> ClipQuestion | None:
+        """Ask about what a clip shows throughout."""
         found = ask(clip.scene, family, rng, "open")
         return None if found is None else ClipQuestion(found.text, found.answer, kind)
 

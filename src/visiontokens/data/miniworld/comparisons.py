@@ -29,6 +29,7 @@ def build_relation(side: str) -> Builder:
     """Return the builder of "is X to the left of Y" (or right, above, below), yes as often as no."""
 
     def build(scene: Scene, rng: Rng) -> Draft | None:
+        """Ask whether one object lies on that side of another."""
         found = _pair(scene, rng, "x" if side in {"left", "right"} else "y")
         if found is None:
             return None
@@ -45,6 +46,7 @@ def build_direction(kind: str) -> Builder:
     """Return the builder of "left or right" ("across") or "above or below" ("along")."""
 
     def build(scene: Scene, rng: Rng) -> Draft | None:
+        """Ask on which side of another object one lies."""
         found = _pair(scene, rng, "x" if kind == "across" else "y")
         if found is None:
             return None
@@ -58,6 +60,7 @@ def build_amounts(style: str) -> Builder:
     """Return the builder that compares two counts (more X than Y, or as many), where yes and no were both possible."""
 
     def build(scene: Scene, rng: Rng) -> Draft | None:
+        """Ask whether there are more of one thing than of another, or as many."""
         counts = tally(scene)
         kind = pick(rng, ("color", "shape"))
         things = [thing for thing in counts if getattr(thing, kind)]
@@ -81,6 +84,7 @@ def build_alike(name: str) -> Builder:
     """Return the builder that compares an attribute of two objects, where yes and no were both possible."""
 
     def build(scene: Scene, rng: Rng) -> Draft | None:
+        """Ask whether two objects have an attribute in common."""
         alike = [getattr(one, name) == getattr(two, name) for one, two in permutations(scene.objects, 2)]
         if all(alike) or not any(alike) or not visible(scene, name):
             return None
@@ -99,6 +103,7 @@ def build_arithmetic(style: str) -> Builder:
     """Return the builder of yes/no arithmetic on the sign's number."""
 
     def build(scene: Scene, rng: Rng) -> Draft | None:
+        """Ask for arithmetic on the number of the sign."""
         number = scene.number
         if number is None or not scene.legible:
             return None

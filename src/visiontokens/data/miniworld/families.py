@@ -145,6 +145,7 @@ def build_attribute(name: str, style: str) -> Builder:
     """Return the builder for an attribute: open or choose (same answer), or verify."""
 
     def build(scene: Scene, rng: Rng) -> Draft | None:
+        """Ask for an attribute of one object."""
         found = _some_referent(scene, rng, hidden=name) if visible(scene, name) else None
         if found is None:
             return None
@@ -163,6 +164,7 @@ def build_place(axis: str, style: str) -> Builder:
     """Return the builder for rows ("row") or columns ("column"): open, verify, or choose between the halves."""
 
     def build(scene: Scene, rng: Rng) -> Draft | None:
+        """Ask for the place of one object."""
         found = _some_referent(scene, rng)
         if found is None:
             return None
@@ -203,6 +205,7 @@ def build_count(style: str) -> Builder:
     """Return the builder of counting questions: the answer is drawn first, then a class that has it."""
 
     def build(scene: Scene, rng: Rng) -> Draft | None:
+        """Ask how many of a thing there are."""
         counts = tally(scene)
         truth = bool(rng.random() < 0.5)
         numbers = {n for n in counts.values() if n or style == "open" or not truth}
@@ -222,6 +225,7 @@ def build_number(part: str) -> Builder:
     """Return the builder of questions on the sign's number: all of it, one digit, or how many digits."""
 
     def build(scene: Scene, rng: Rng) -> Draft | None:
+        """Ask about the number on the sign."""
         number = scene.number
         if number is None or not scene.legible:
             return None

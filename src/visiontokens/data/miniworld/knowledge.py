@@ -29,6 +29,7 @@ class _Fact(NamedTuple):
 
 def _extreme(word: str) -> Callable[[Rng], _Fact]:
     def build(rng: Rng) -> _Fact:
+        """Ask for the larger or smaller of two numbers."""
         one, two = (str(n) for n in rng.permutation(10)[:2])
         low, high = sorted((one, two), key=int)
         answer, wrong = (high, low) if word == "larger" else (low, high)

@@ -120,6 +120,7 @@ def _write_msvd(files: WorldFiles, sizes: ClipsConfig, listed: list[tuple[str, s
     """Write the MSVD-QA: videos by name, question ids counted through, types by the first word."""
 
     def kind(question: ClipQuestion) -> str:
+        """Return a question's type: its first word, if MSVD-QA counts it."""
         word = question.text.split()[0].lower()
         return word if word in MSVD_TYPES else _OTHER_TYPE
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from visiontokens.models.build import CheckpointError
 from visiontokens.models.convert.names import BUFFERS, from_official
+from visiontokens.models.convert.plan import Found, misfits
 from visiontokens.models.llava import LlavaWithCompressor
 
 
@@ -49,19 +50,14 @@ def load_official(model: LlavaWithCompressor, tensors: Mapping[str, Tensor], onl
     named = {name: from_official(name) for name in tensors if not BUFFERS.search(name)}
     given = {new: tensors[old] for old, new in named.items() if new is not None}
     tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
-    wanted = {name for name in target if re.search(only, name)} - tied
-    faults = {
-        "unexpected": [old for old, new in named.items() if new is None or new not in target],
-        "missing": sorted(wanted - given.keys()),
-        "misshaped": [
-            f"{name} (checkpoint {tuple(value.shape)}, model {tuple(target[name].shape)})"
-            for name, value in given.items()
-            if name in target and value.shape != target[name].shape
-        ],
-    }
-    listed = [f"{kind}: {', '.join(names)}" for kind, names in faults.items() if names]
-    if listed:
-        raise CheckpointError(f"official checkpoint does not fit method {model.method.name!r}; {'; '.join(listed)}")
+    wanted = {name for name in target if re.search(only, name) or name in given} - (tied - given.keys())
+    faults = misfits(
+        {new: Found(old, tuple(tensors[old].shape)) for old, new in named.items() if new is not None},
+        {name: tuple(target[name].shape) for name in wanted},
+        stray=[Found(old, tuple(tensors[old].shape)) for old, new in named.items() if new is None],
+    )
+    if faults:
+        raise CheckpointError(f"official checkpoint does not fit method {model.method.name!r}; {faults}")
     with torch.no_grad():
         for name, value in given.items():
             target[name].copy_(value)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from transformers import LlavaConfig
@@ -50,22 +51,54 @@ def check_complete(
         stray: stored tensors without a meaning in this layout.
         shapes: the model's weights.
     """
-    extra = [*stray, *(stored for name, stored in given.items() if name not in shapes)]
+    faults = misfits(
+        {name: _found(stored) for name, stored in given.items()},
+        shapes,
+        stray=map(_found, stray),
+        spell=lambda name: from_model(name, layout) or name,
+    )
+    if faults:
+        raise CheckpointError(f"{source}: not a whole checkpoint of layout {layout!r}; {faults}")
+
+
+class Found(NamedTuple):
+    """A tensor as messages speak of it: its name in the checkpoint, its shape, and where it lies if that says more."""
+
+    name: str
+    shape: tuple[int, ...]
+    place: str = ""
+
+
+def _found(stored: Stored) -> Found:
+    return Found(stored.name, stored.shape, f" in {stored.path.name}")
+
+
+def misfits(
+    given: Mapping[str, Found],
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    stray: Iterable[Found] = (),
+    spell: Callable[[str], str] = str,
+) -> str:
+    """Return in words what keeps tensors from being exactly the weights of a model; empty where nothing does.
+
+    Args:
+        given: tensors by this package's names.
+        shapes: the weights that are wanted.
+        stray: tensors that have no name here.
+        spell: from a weight's name here to the one by which a missing tensor is called.
+    """
+    extra = [*stray, *(found for name, found in given.items() if name not in shapes)]
     faults = {
-        "missing": [
-            f"{from_model(name, layout) or name} (expected {shapes[name]})"
-            for name in sorted(shapes.keys() - given.keys())
-        ],
-        "unexpected": [f"{stored.name} (found {stored.shape} in {stored.path.name})" for stored in extra],
+        "missing": [f"{spell(name)} (expected {shapes[name]})" for name in sorted(shapes.keys() - given.keys())],
+        "unexpected": [f"{found.name} (found {found.shape}{found.place})" for found in extra],
         "misshaped": [
-            f"{stored.name} (found {stored.shape} in {stored.path.name}, expected {shapes[name]})"
-            for name, stored in given.items()
-            if name in shapes and stored.shape != shapes[name]
+            f"{found.name} (found {found.shape}{found.place}, expected {shapes[name]})"
+            for name, found in given.items()
+            if name in shapes and found.shape != shapes[name]
         ],
     }
-    listed = [f"{kind}: {_few(names)}" for kind, names in faults.items() if names]
-    if listed:
-        raise CheckpointError(f"{source}: not a whole checkpoint of layout {layout!r}; {'; '.join(listed)}")
+    return "; ".join(f"{kind}: {_few(names)}" for kind, names in faults.items() if names)
 
 
 def _few(names: list[str]) -> str:
