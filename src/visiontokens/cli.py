@@ -113,6 +113,8 @@ def _add_running(parsers: argparse._SubParsersAction) -> None:
     redundancy = _verb(parsers, "redundancy", verbs.redundancy)
     _model(redundancy)
     _paths(redundancy, out="folder for the curves")
+    explore = _verb(parsers, "explore", verbs.explore)
+    _paths(explore, out="folder for the questions and one JSON file per experiment")
     search = _verb(parsers, "search", verbs.search)
     search.add_argument("--experiment", required=True, help="id in config/experiments.tsv")
     _model(search)

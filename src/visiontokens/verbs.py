@@ -165,6 +165,14 @@ def search(args: argparse.Namespace) -> None:
     search(load_config(args.config), args.experiment, args.model, args.run_dir, args.out)
 
 
+def explore(args: argparse.Namespace) -> None:
+    """Trace where the patches of a few test images go, layer by layer, in every experiment's model."""
+    from visiontokens.analyze.explorer import explore
+    from visiontokens.config import load_config
+
+    explore(load_config(args.config), args.out)
+
+
 def efficiency(args: argparse.Namespace) -> None:
     """Count and measure the cost of every experiment."""
     from visiontokens.config import load_config
