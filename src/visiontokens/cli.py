@@ -166,6 +166,8 @@ def _add_reporting(parsers: argparse._SubParsersAction) -> None:
     notebook.add_argument("--out", type=Path, help="folder for the notebook's tables and figures")
     summary = _verb(parsers, "summary", verbs.summary)
     _paths(summary, out="folder for summary.txt, summary.csv, metrics.json and index.html")
+    site = _verb(parsers, "site", verbs.site)
+    _paths(site, out="folder of the site")
     readme = _verb(parsers, "readme", verbs.readme)
     readme.add_argument("--readme", type=Path, default=Path("README.md"))
     readme.add_argument("--figures", type=Path, default=Path("docs/figures"), help="folder for the figures it shows")

@@ -288,6 +288,14 @@ def summary(args: argparse.Namespace) -> None:
     write_cards(config, args.out / "cards")
 
 
+def site(args: argparse.Namespace) -> None:
+    """Write the static site of a run: every result as pages that open from a folder."""
+    from visiontokens.config import load_config
+    from visiontokens.report.site.build import build_site
+
+    print(build_site(load_config(args.config), args.out))
+
+
 def config_generate(args: argparse.Namespace) -> None:
     """Write config.yaml and schema.json."""
     from visiontokens.config.generate import write_generated

@@ -1,0 +1,127 @@
+"""The first page: headline numbers, verdicts on the papers' claims, the summary table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from visiontokens.provenance import read_json
+from visiontokens.report.book import AVERAGE, Book
+from visiontokens.report.field import BASELINE
+from visiontokens.report.numbers import metrics, relative
+from visiontokens.report.site.grid import Facet, Grid, grid_of
+from visiontokens.report.summaries import summary
+from visiontokens.report.write import NOT_PRINTED, Table, number
+
+HEADLINES = ("stf-mbtf", "volta-four-wider-deeper", "vcc-2-8")
+"""Rows in the papers' abstracts: LLaVA-STF's model, LLaVolta's staged training, constant compression."""
+VERDICTS = ("PASS", "FAIL", "NOT RUN")
+LEDGER = Path("verify/ledger.json")
+"""Where the verdicts lie, below the results of a scale."""
+CLAIM_KEYS = ("id", "paper", "where", "statement", "verdict", "detail", "value", "ci_low", "ci_high", "expected")
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One row's share of the baseline: of the score, the tokens and the FLOPs, in percent ("" where not known)."""
+
+    label: str
+    score: str
+    tokens: str
+    flops: str
+    detail: str
+
+
+def headlines(book: Book) -> list[Headline]:
+    """Return the headline rows that ran."""
+    found = metrics(book)
+    shares = relative(found, BASELINE)
+    lines = []
+    for name in HEADLINES:
+        if AVERAGE not in shares.get(name, {}):
+            continue
+        share, own, base = shares[name], found[name], found[BASELINE]
+        detail = (
+            f"average {own[AVERAGE]:.1f} ±{own[f'{AVERAGE}_ci']:.1f}, "
+            f"all tokens {base[AVERAGE]:.1f} ±{base[f'{AVERAGE}_ci']:.1f}"
+        )
+        parts = (_percent(share.get(key)) for key in (AVERAGE, "tokens_mean", "prefill_flops"))
+        lines.append(Headline(book.label(name), *parts, detail))
+    return lines
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.0f} %"
+
+
+def summary_grid(book: Book) -> Grid:
+    """Return the summary table, sortable."""
+    return grid_of(summary(book), "summary", text=("Method",))
+
+
+def ledger(results: Path) -> list[dict[str, Any]]:
+    """Return the verdicts that `verify` wrote; none where it has not run.
+
+    Raises:
+        ValueError: the file is not a list of claims, or a claim lacks a key.
+    """
+    path = results / LEDGER
+    if not path.is_file():
+        return []
+    claims = read_json(path)
+    if not isinstance(claims, list):
+        raise ValueError(f"{path}: found {type(claims).__name__}, expected a list of claims")
+    for i, claim in enumerate(claims):
+        missing = [key for key in CLAIM_KEYS[:5] if key not in claim]
+        if missing or claim["verdict"] not in VERDICTS:
+            raise ValueError(
+                f"{path}: claim {i + 1}: found keys {sorted(claim)} and verdict {claim.get('verdict')!r}, "
+                f"expected {', '.join(CLAIM_KEYS[:5])} and a verdict of {', '.join(VERDICTS)}"
+            )
+    return claims
+
+
+def ledger_grid(claims: list[dict[str, Any]]) -> Grid | None:
+    """Return the verdicts as a table that is filtered by verdict and paper."""
+    if not claims:
+        return None
+    lines = [
+        {
+            "Claim": str(claim["id"]),
+            "Verdict": str(claim["verdict"]),
+            "Where": f"{claim['paper']}, {claim['where']}",
+            "What is claimed": str(claim["statement"]),
+            "Ours": _value(claim),
+            "Expected": _text(claim.get("expected")),
+            "Why": _text(claim.get("detail")),
+        }
+        for claim in claims
+    ]
+    papers = tuple(dict.fromkeys(str(claim["paper"]) for claim in claims))
+    facets = {
+        "verdict": (Facet("Verdict", VERDICTS), lambda i: str(claims[i]["verdict"])),
+        "paper": (Facet("Paper", papers), lambda i: str(claims[i]["paper"])),
+    }
+    caption = "Claims of both papers and what this scale's results say of each. Commands are in the data file."
+    words = ("Claim", "Verdict", "Where", "What is claimed", "Expected", "Why")
+    return grid_of(Table(pd.DataFrame(lines), caption), "verdicts", text=words, facets=facets)
+
+
+def counts(claims: list[dict[str, Any]]) -> dict[str, int]:
+    """Return how many claims have each verdict."""
+    return {verdict: sum(claim["verdict"] == verdict for claim in claims) for verdict in VERDICTS}
+
+
+def _text(value: object) -> str:
+    return NOT_PRINTED if value is None or value == "" else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _value(claim: dict[str, Any]) -> str:
+    low, high = claim.get("ci_low"), claim.get("ci_high")
+    if not isinstance(claim.get("value"), int | float):
+        return _text(claim.get("value"))
+    text = number(float(claim["value"]), 2)
+    return text if low is None or high is None else f"{text} [{float(low):.2f}, {float(high):.2f}]"
