@@ -3,6 +3,7 @@
 snakemake                                                the `mini` scale (profiles/default is found by itself)
 snakemake --configfile config/scales/smoke.yaml          another size
 snakemake train                                          one target
+snakemake site                                           the pages that show a run's results
 snakemake leaderboard                                    the field's methods beside the main rows (not part of `all`)
 """
 
@@ -28,6 +29,7 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/efficiency.smk"
 include: "workflow/rules/notebooks.smk"
 include: "workflow/rules/paper.smk"
+include: "workflow/rules/site.smk"
 include: "workflow/rules/leaderboard.smk"
 
 

@@ -165,7 +165,7 @@ def _add_reporting(parsers: argparse._SubParsersAction) -> None:
     notebook.add_argument("--html", required=True, type=Path, help="the rendered page")
     notebook.add_argument("--out", type=Path, help="folder for the notebook's tables and figures")
     summary = _verb(parsers, "summary", verbs.summary)
-    _paths(summary, out="folder for summary.txt, summary.csv, metrics.json and index.html")
+    _paths(summary, out="folder for summary.txt, summary.csv, metrics.json and the cards")
     site = _verb(parsers, "site", verbs.site)
     _paths(site, out="folder of the site")
     readme = _verb(parsers, "readme", verbs.readme)

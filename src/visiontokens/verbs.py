@@ -278,7 +278,7 @@ def notebook(args: argparse.Namespace) -> None:
 
 
 def summary(args: argparse.Namespace) -> None:
-    """Write the summary table, headline metrics, the page of all results, and the trained rows' model cards."""
+    """Write the summary table, headline metrics, and the trained rows' model cards."""
     from visiontokens.config import load_config
     from visiontokens.report.card import write_cards
     from visiontokens.report.render import summary

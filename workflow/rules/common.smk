@@ -17,7 +17,8 @@ from visiontokens.config.generate import write_resolved
 from visiontokens.data.benchmarks import find_benchmark
 from visiontokens.data.registry import WEIGHTS, destination, needed, read_registry
 from visiontokens.data.videos import VIDEO_SETS
-from visiontokens.sources import fingerprint, imports, method_module, reads_class_token
+from visiontokens.provenance import sha256_file
+from visiontokens.sources import assets, fingerprint, imports, method_module, reads_class_token
 
 ENVIRONMENT = "../../environment.yml"
 load_config(workflow.configfiles)  # an error names the file
@@ -36,6 +37,8 @@ VIDEOS = [name for name in BENCHMARKS if find_benchmark(name).video]
 CLIPS = SETTINGS.video.clips is not None  # a generated world with clips: they are trained on, too
 TRAIN_VIDEOS = ["video"] if CLIPS else []
 TEST_SETS = [*["test"] * (len(VIDEOS) < len(BENCHMARKS)), *["videotest"] * bool(VIDEOS)]
+READS_CLASS = any(reads_class_token(row.method) for row in EXPERIMENTS.values())
+EXPLORED = SETTINGS.report.explorer_images > 0 and len(VIDEOS) < len(BENCHMARKS)
 DOWNLOADS = needed(SETTINGS, read_registry(SETTINGS.downloads.registry))  # none where the data are generated
 FOLDERS = {str(destination(entry, SETTINGS)): name for name, entry in DOWNLOADS.items() if entry.role in WEIGHTS}
 RESULTS = str(SETTINGS.results_dir)
@@ -94,6 +97,15 @@ def section(name, *keys):
 def code(*modules, methods=()):
     """Return the hash of the code a rule runs, so that an edit of it (not of comments) re-runs the rule."""
     return fingerprint([*modules, *map(method_module, methods)])
+
+
+def digests(*names):
+    """Return hashes of those results that are there: a job that shows them runs again when they change.
+
+    As inputs they would be made, too.
+    """
+    found = {name: SETTINGS.results_dir / name for name in names}
+    return {name: sha256_file(path) for name, path in found.items() if path.is_file()}
 
 
 def runs(pattern, experiments=tuple(EXPERIMENTS), benchmarks=("",)):
@@ -254,6 +266,6 @@ def launched(arguments):
 
 def announce():
     """Print the summary table and where to look next."""
-    summary, page = Path(RESULTS, "paper/summary.txt"), Path(RESULTS, "paper/index.html")
+    summary, page = Path(RESULTS, "paper/summary.txt"), Path(RESULTS, "site/index.html")
     if summary.is_file() and page.is_file():
         print(f"\n{summary.read_text(encoding='utf-8')}\nTables and figures: open {page}")

@@ -12,6 +12,7 @@ from visiontokens.report.book import AVERAGE, Book
 from visiontokens.report.field import kinds
 from visiontokens.report.leaderboard import PART
 from visiontokens.report.site.grid import Facet, Grid, grid_of, sort_key
+from visiontokens.report.site.overview import average_first
 from visiontokens.report.summaries import summary
 from visiontokens.report.write import Table
 
@@ -33,7 +34,7 @@ def run_grid(book: Book, config: Path, pages: dict[str, str]) -> Grid:
         config: folder of the tables and method files.
         pages: method file -> page of the method, relative to the leaderboard's.
     """
-    table = summary(book)
+    table = average_first(summary(book))
     known = kinds(book.run, config)
     chosen = [(i, known[name]) for i, name in enumerate(book.run) if name in known]
     frame = table.frame.iloc[[i for i, _ in chosen]].reset_index(drop=True)
@@ -50,7 +51,7 @@ def run_grid(book: Book, config: Path, pages: dict[str, str]) -> Grid:
     return grid_of(
         Table(frame, table.caption, bold),
         "rows",
-        text=("Method", WEIGHTS, QUESTION),
+        text=("Method",),
         links=lambda i, column: pages.get(chosen[i][1].method, "") if column == "Method" else "",
         facets=facets,
     )
@@ -71,7 +72,7 @@ def field_grid(results: Path) -> Grid | None:
     }
     notes = path.with_suffix(".md")
     caption = notes.read_text(encoding="utf-8").strip().rsplit("\n", 1)[-1] if notes.is_file() else ""
-    words = ("Method", WEIGHTS, QUESTION, "Verdict", *SCREEN)
+    words = ("Method", "Verdict", *SCREEN)
     return grid_of(Table(frame, caption), "field", text=words, facets=facets)
 
 

@@ -34,6 +34,7 @@ def build_site(config: Config, out: Path, docs: Path = Path("docs"), rules: Path
     results, tables = config.results_dir, config.experiments.table.parent
     for folder in FOLDERS:  # what an earlier run has left there is not this one's
         shutil.rmtree(out / folder, ignore_errors=True)
+        (out / folder).mkdir(parents=True)
     for asset in sorted((HERE / "assets").iterdir()):
         copy(asset, out / "assets" / asset.name)
     for name in RULES:

@@ -1,4 +1,4 @@
-"""The data of the token explorer's page: what `visiontokens explore` wrote, as scripts that a page reads from a disk."""
+"""The token explorer's page and its data: what `visiontokens explore` wrote, as scripts, which a disk can serve."""
 
 from __future__ import annotations
 

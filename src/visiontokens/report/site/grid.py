@@ -101,6 +101,4 @@ def grid_of(
         rows.append(tuple(cells))
     chosen = list((facets or {}).values())
     values = tuple(tuple(value(i) for _, value in chosen) for i in range(len(rows)))
-    return Grid(
-        name, columns, tuple(rows), table.caption, tuple(facet for facet, _ in chosen), values, frozenset(text)
-    )
+    return Grid(name, columns, tuple(rows), table.caption, tuple(facet for facet, _ in chosen), values, frozenset(text))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,8 @@ def headlines(book: Book) -> list[Headline]:
             f"average {own[AVERAGE]:.1f} ±{own[f'{AVERAGE}_ci']:.1f}, "
             f"all tokens {base[AVERAGE]:.1f} ±{base[f'{AVERAGE}_ci']:.1f}"
         )
-        parts = (_percent(share.get(key)) for key in (AVERAGE, "tokens_mean", "prefill_flops"))
-        lines.append(Headline(book.label(name), *parts, detail))
+        score, tokens, flops = (_percent(share.get(key)) for key in (AVERAGE, "tokens_mean", "prefill_flops"))
+        lines.append(Headline(book.label(name), score, tokens, flops, detail))
     return lines
 
 
@@ -59,7 +59,13 @@ def _percent(value: float | None) -> str:
 
 def summary_grid(book: Book) -> Grid:
     """Return the summary table, sortable."""
-    return grid_of(summary(book), "summary", text=("Method",))
+    return grid_of(average_first(summary(book)), "summary", text=("Method",))
+
+
+def average_first(table: Table) -> Table:
+    """Return the summary table with its average, the last column, before the benchmarks: a narrow page ends early."""
+    columns = list(table.frame.columns)
+    return replace(table, frame=table.frame[[*columns[:2], columns[-1], *columns[2:-1]]])
 
 
 def ledger(results: Path) -> list[dict[str, Any]]:

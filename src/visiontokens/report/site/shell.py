@@ -45,9 +45,9 @@ class Shell:
         """Write `<out>/<name>.html` from a template; `name` may lie in a folder, whose links lead up."""
         path = self.out / f"{name}.html"
         root = "../" * name.count("/")
-        text = self._environment.get_template(f"{template}.html.jinja").render(
-            title=title, root=root, here=name.split("/")[0], pages=PAGES, scale=self.scale, facts=self.facts, **context
-        )
+        frame = {"here": name.partition("/")[0], "pages": PAGES, "scale": self.scale, "facts": self.facts}
+        found = self._environment.get_template(f"{template}.html.jinja")
+        text = found.render(title=title, root=root, **frame, **context)
         with atomic_write(path) as handle:
             handle.write(text)
         return path

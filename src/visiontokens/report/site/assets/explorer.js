@@ -105,7 +105,8 @@ function draw() {
     if (owner === GONE) stripes(x, y, size);
     else if (owner === SPREAD) dot(x, y, size);
     else if (controls.attention.checked && seen) {
-      pen.fillStyle = `rgb(${ramp(seen[owner] / 255).join(" ")} / .72)`;
+      const share = seen[owner] / 255; // little attention leaves the image visible
+      pen.fillStyle = `rgb(${ramp(share).join(" ")} / ${.4 + .5 * Math.sqrt(share)})`;
       pen.fillRect(x, y, size, size);
     }
   }
@@ -177,15 +178,17 @@ function told() {
 }
 
 function bars() {
-  const counts = item().layers.map((one) => one.tokens), most = Math.max(...counts, 1), step = 560 / counts.length;
-  const every = Math.ceil(44 / step);
+  const counts = item().layers.map((one) => one.tokens), most = Math.max(...counts, 1);
+  if ($("bars").clientWidth < 3 * counts.length) return; // before the page is laid out
+  const width = Math.min(560, $("bars").clientWidth), step = width / counts.length, every = Math.ceil(40 / step);
   const marks = counts.map((count, i) => {
-    const tall = Math.max(2, 90 * count / most), now = i + 1 === Number(controls.layer.value);
+    const tall = Math.max(2, 90 * count / most), now = i + 1 === Number(controls.layer.value), x = step * (i + .5);
     const shown = now || (i % every === 0 && Math.abs(i + 1 - controls.layer.value) >= every);
-    const label = shown ? `<text x="${step * (i + .5)}" y="${112 - tall}">${count}</text><text x="${step * (i + .5)}" y="136">${i + 1}</text>` : "";
-    return `<rect class="${now ? "now" : ""}" x="${step * i + 2}" y="${118 - tall}" width="${step - 4}" height="${tall}"/>${label}`;
+    const label = shown ? `<text x="${x}" y="${112 - tall}">${count}</text><text x="${x}" y="136">${i + 1}</text>` : "";
+    return `<rect class="${now ? "now" : ""}" x="${x - step / 2 + 1}" y="${118 - tall}" width="${step - 2}" height="${tall}"/>${label}`;
   });
-  $("bars").innerHTML = `<svg viewBox="0 0 560 142" role="img" aria-label="Vision tokens by layer: ${counts.join(", ")}">${marks.join("")}</svg>`;
+  const words = `Vision tokens by layer: ${counts.join(", ")}`;
+  $("bars").innerHTML = `<svg width="${width}" height="142" role="img" aria-label="${words}">${marks.join("")}</svg>`;
 }
 
 const mark = (correct) => correct === null ? "not marked" : correct >= 1 ? "✓ right" : correct > 0 ? `◐ ${plain(100 * correct, 0)} %` : "✗ wrong";
@@ -274,4 +277,5 @@ function restore() {
   choose("row");
 }
 addEventListener("hashchange", restore);
+new ResizeObserver(() => { if (record) bars(); }).observe($("bars"));
 restore();
