@@ -6,9 +6,10 @@ import ast
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from visiontokens.report.leaderboard import PART
 from visiontokens.report.site.shell import copy
@@ -106,20 +107,17 @@ def describe(name: str, text: str, rule: str, data: set[str]) -> Notebook:
     )
 
 
-def _written(tree: ast.AST) -> Iterator[tuple[str, str]]:
+def _written(node: ast.AST, loops: Mapping[str, list[str]] = MappingProxyType({})) -> Iterator[tuple[str, str]]:
     """Yield ("table" or "figure", name) for every call `desk.table(name, ...)`, names of a loop one by one."""
-    loops = {
-        loop.target.id: [item.value for item in loop.iter.elts if isinstance(item, ast.Constant)]
-        for loop in ast.walk(tree)
-        if isinstance(loop, ast.For) and isinstance(loop.target, ast.Name) and isinstance(loop.iter, ast.Tuple)
-    }
-    for call in ast.walk(tree):
-        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.args):
-            continue
-        if call.func.attr in {"table", "figure"}:
-            first = call.args[0]
-            values = loops.get(first.id, []) if isinstance(first, ast.Name) else [getattr(first, "value", "")]
-            yield from ((call.func.attr, str(value)) for value in values)
+    if isinstance(node, ast.For) and isinstance(node.target, ast.Name) and isinstance(node.iter, ast.Tuple):
+        values = [str(item.value) for item in node.iter.elts if isinstance(item, ast.Constant)]
+        loops = {**loops, node.target.id: values}
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in {"table", "figure"}:
+        first = node.args[0]
+        names = loops.get(first.id, []) if isinstance(first, ast.Name) else [str(getattr(first, "value", ""))]
+        yield from ((node.func.attr, name) for name in names)
+    for child in ast.iter_child_nodes(node):
+        yield from _written(child, loops)
 
 
 def copy_figures(folder: Path, out: Path, notebooks: list[Notebook]) -> list[Figure]:
