@@ -1,6 +1,7 @@
 # Thin names over the real commands. The environment lives in .venv; nothing outside this folder is touched.
 #   make reproduce            every table and figure at the mini scale, with a summary and a page to open
 #   make smoke                the same workflow on a handful of samples, in minutes
+#   make site                 the pages again, with the verdicts and the leaderboard where they have been made
 #   make test                 the tests, the whole workflow at smoke scale among them
 #   make test-cluster         the tests of several processes and of a real SLURM, started by them
 #   make restore              bring stored results back into a fresh clone (REMOTE=DIR: where they are)
@@ -20,7 +21,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 SNAKEMAKE = snakemake --cores $(CORES) $(ARGS)
 
-.PHONY: help env plan reproduce verify smoke test test-cluster bench lint restore store backbones lock clean
+.PHONY: help env plan reproduce verify smoke site test test-cluster bench lint restore store backbones lock clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -10
@@ -37,7 +38,7 @@ env: .venv/.ok
 
 reproduce: .venv/.ok
 	$(SNAKEMAKE) --configfile config/scales/$(SCALE).yaml
-	@echo "Tables and figures: open results/$(SCALE)/paper/index.html"
+	@echo "Tables and figures: open results/$(SCALE)/site/index.html"
 
 verify: .venv/.ok
 	$(SNAKEMAKE) --configfile config/scales/$(SCALE).yaml -- verify
@@ -49,7 +50,11 @@ plan: .venv/.ok
 
 smoke: .venv/.ok
 	$(SNAKEMAKE) --configfile config/scales/smoke.yaml
-	@echo "Tables and figures (of a smoke run: the numbers mean nothing): open results/smoke/paper/index.html"
+	@echo "Tables and figures (of a smoke run: the numbers mean nothing): open results/smoke/site/index.html"
+
+site: .venv/.ok
+	$(SNAKEMAKE) --configfile config/scales/$(SCALE).yaml -- site
+	@echo "Open results/$(SCALE)/site/index.html"
 
 test: .venv/.ok
 	OMP_NUM_THREADS=1 pytest -q -n $(CORES) --dist loadfile tests/unit tests/conformance tests/workflow tests/artifact
@@ -73,7 +78,7 @@ restore: .venv/.ok
 	dvc pull
 	visiontokens provenance restore results/$(SCALE)/records.json
 	snakemake -n --configfile config/scales/$(SCALE).yaml
-	@echo "Restored: open results/$(SCALE)/paper/index.html"
+	@echo "Restored: open results/$(SCALE)/site/index.html"
 	@echo "Before changing anything, 'snakemake -- data' brings the tower's features back; then only what you change runs."
 
 store: .venv/.ok

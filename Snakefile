@@ -4,6 +4,7 @@ snakemake                                                the `mini` scale (profi
 snakemake --configfile config/scales/smoke.yaml          another size
 snakemake train                                          one target
 snakemake verify                                         the claims of both papers: PASS, FAIL or NOT RUN
+snakemake site                                           the pages that show a run's results
 snakemake leaderboard                                    the field's methods beside the main rows (not part of `all`)
 """
 
@@ -30,6 +31,7 @@ include: "workflow/rules/efficiency.smk"
 include: "workflow/rules/notebooks.smk"
 include: "workflow/rules/verify.smk"
 include: "workflow/rules/paper.smk"
+include: "workflow/rules/site.smk"
 include: "workflow/rules/leaderboard.smk"
 
 

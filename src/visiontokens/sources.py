@@ -38,6 +38,20 @@ def fingerprint(modules: Iterable[str], files: Iterable[str | Path] = ()) -> str
     return digest.hexdigest()[:16]
 
 
+def assets(package: str) -> str:
+    """Return a short hash of what lies in a package's folder beside Python: templates, styles, scripts.
+
+    Args:
+        package: dotted name inside this package, e.g. `report.site`.
+    """
+    folder = ROOT.joinpath(*package.split("."))
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"})
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.relative_to(folder).as_posix()}:".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def closure(modules: Iterable[str]) -> set[str]:
     """Return `modules` and every module of this package that they import, also inside functions.
 

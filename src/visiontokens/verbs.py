@@ -206,6 +206,14 @@ def search(args: argparse.Namespace) -> None:
     search(load_config(args.config), args.experiment, args.model, args.run_dir, args.out)
 
 
+def explore(args: argparse.Namespace) -> None:
+    """Trace where the patches of a few test images go, layer by layer, in every experiment's model."""
+    from visiontokens.analyze.explorer import explore
+    from visiontokens.config import load_config
+
+    explore(load_config(args.config), args.out)
+
+
 def efficiency(args: argparse.Namespace) -> None:
     """Count and measure the cost of every experiment."""
     from visiontokens.config import load_config
@@ -344,7 +352,7 @@ def notebook(args: argparse.Namespace) -> None:
 
 
 def summary(args: argparse.Namespace) -> None:
-    """Write the summary table, headline metrics, the page of all results, and the trained rows' model cards."""
+    """Write the summary table, headline metrics, and the trained rows' model cards."""
     from visiontokens.config import load_config
     from visiontokens.report.card import write_cards
     from visiontokens.report.render import summary
@@ -352,6 +360,14 @@ def summary(args: argparse.Namespace) -> None:
     config = load_config(args.config)
     summary(config, args.out)
     write_cards(config, args.out / "cards")
+
+
+def site(args: argparse.Namespace) -> None:
+    """Write the static site of a run: every result as pages that open from a folder."""
+    from visiontokens.config import load_config
+    from visiontokens.report.site.build import build_site
+
+    print(build_site(load_config(args.config), args.out))
 
 
 def config_generate(args: argparse.Namespace) -> None:

@@ -118,7 +118,7 @@ def test_notebooks_and_summary_are_there(done: Clone) -> None:
     assert "reviewer" in summary
     for label in ("LLaVA-1.5, all tokens", "AvgPool 2x2, test only"):
         assert label in summary
-    assert (results / "paper/index.html").stat().st_size > 0
+    assert (results / "site/index.html").stat().st_size > 0
 
 
 def test_a_second_run_has_nothing_to_do(done: Clone) -> None:

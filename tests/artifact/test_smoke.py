@@ -28,8 +28,10 @@ def test_every_result_is_there(finished: Clone) -> None:
     for notebook in config.report.notebooks:
         assert (results / f"notebooks/{notebook}.html").stat().st_size > 10_000
         assert (results / f"notebooks/{notebook}.ipynb").is_file()
-    for name in ("summary.txt", "summary.csv", "metrics.json", "index.html"):
-        assert (results / "paper" / name).stat().st_size > 0
+    for name in ("paper/summary.txt", "paper/summary.csv", "paper/metrics.json", "site/index.html"):
+        assert (results / name).stat().st_size > 0
+    for name in load_experiments(config):
+        assert json.loads((results / f"explorer/{name}.json").read_text())["items"]
     for name in (name for name, row in load_experiments(config).items() if row.trained):
         assert "\n| pope | " in (results / f"paper/cards/{name}.seed0.md").read_text(encoding="utf-8")
     assert list((results / "paper/figures").glob("*.pdf"))

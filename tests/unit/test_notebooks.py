@@ -9,11 +9,14 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from site_results import Here
 from synthetic_results import write_results
 
 from visiontokens.config import Config
+from visiontokens.config.models import ReportConfig
 from visiontokens.report.catalog import CATALOG
 from visiontokens.report.render import execute, stable, summary, to_html
+from visiontokens.report.site.build import build_site
 
 NOTEBOOKS = sorted(Path("notebooks").glob("*.ipynb"))
 NAMES = [path.stem for path in NOTEBOOKS]
@@ -84,7 +87,7 @@ def test_stable_text_has_no_times_or_versions():
 
 
 @pytest.mark.slow
-def test_all_notebooks_run_and_the_page_links_them(tmp_path):
+def test_all_notebooks_run_and_the_site_links_them(tmp_path):
     root = write_results(tmp_path / "results/mini", only=["none", "avgpool", "stf-mbtf", "vcc-2-8-test"])
     out = root / "paper"
     for path in NOTEBOOKS:
@@ -92,22 +95,18 @@ def test_all_notebooks_run_and_the_page_links_them(tmp_path):
         execute(path, executed, {"results": str(root), "out": str(out), "config": "config"})
         executed.with_suffix(".html").write_text(to_html(executed))
         assert sys.prefix not in executed.read_text(), f"{path.name} shows a warning that names the environment"
-    _check_page(root)
+    _check_site(root)
 
 
-def _check_page(root: Path) -> None:
-    """Write the page over finished notebooks and check that all of its links lead somewhere."""
-
-    class Here(Config):
-        """The defaults, with results elsewhere."""
-
-        @property
-        def results_dir(self) -> Path:
-            return root
-
-    summary(Here(), root / "paper")
-    page = (root / "paper/index.html").read_text()
-    links = re.findall(r'(?:href|src)="([^"#]+)"', page)
+def _check_site(root: Path) -> None:
+    """Write the site over finished notebooks: all links lead somewhere, all tables and figures name their notebook."""
+    config = Here.at(root).model_copy(update={"report": ReportConfig(notebooks=NAMES)})
+    summary(config, root / "paper")
+    page = build_site(config, root / "site").with_name("gallery.html").read_text(encoding="utf-8")
+    links = re.findall(r'(?:href|src)="([^"#:]+)"', page)
     assert len(links) > 60
-    assert [link for link in links if not (root / "paper" / link).exists()] == []
+    assert [link for link in links if not (root / "site" / link).exists()] == []
+    parts = re.findall(r'id="(?:table|figure)-([\w-]+)"(.*?)</(?:details|figure)>', page, re.DOTALL)
+    names = {path.stem for kind in ("tables/*.csv", "figures/*.png") for path in (root / "paper").glob(kind)}
+    assert {name for name, part in parts if 'href="notebooks/' in part} == names
     assert "Scale mini" in (root / "paper/summary.txt").read_text()

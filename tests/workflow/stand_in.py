@@ -11,6 +11,8 @@ from pathlib import Path
 BENCHMARKS = "vqav2 gqa vizwiz scienceqa textvqa pope mme mmbench mmbench_cn"
 WORLD = "pretrain/blip_laion_cc_sbu_mini.json instruct/llava_v1_5_mix_mini.json validation/instruct.json"
 EXPERIMENTS = "none stf-mbtf volta-four-wider-deeper vcc-2-8-test"
+PAGES = "index leaderboard gallery methods explorer"
+SITE = "assets/a.css data/a.csv figures/pareto.png methods/a.html notebooks/a.html source/a.txt tables/stf-2.csv"
 OUTPUTS = {
     "world": [*WORLD.split(), "images.tsv", "world.json", "benchmarks/some.json"],
     "train": ["model.safetensors", "config.json", "log.jsonl", "record.json"],
@@ -18,7 +20,9 @@ OUTPUTS = {
     "score-run": [f"{name}.json" for name in BENCHMARKS.split()],
     "redundancy": ["curve.csv", "attention.csv", "similarity.csv", "probe.csv"],
     "efficiency": [f"{name}.json" for name in EXPERIMENTS.split()],
-    "summary": ["summary.txt", "metrics.json", "summary.csv", "index.html", "cards/none.md"],
+    "explore": ["questions.json", *(f"{name}.json" for name in EXPERIMENTS.split())],
+    "summary": ["summary.txt", "metrics.json", "summary.csv", "cards/none.md"],
+    "site": [*(f"{name}.html" for name in PAGES.split()), *SITE.split()],
 }
 
 

@@ -19,7 +19,8 @@ TARGETS = {
     "efficiency": {"measure"},
     "notebooks": {"notebook", "measure", "probe"},
     "verify": {"ledger", "measure", "score"},
-    "paper": {"summary", "notebook", "ledger"},
+    "paper": {"summary", "notebook", "ledger", "site"},
+    "site": {"explore", "site", "summary", "notebook", "ledger"},
     "backbones": {"tower", "llm"},
     "leaderboard": {"measure_leaderboard", "leaderboard_notebook", "predict"},
 }
@@ -74,7 +75,7 @@ def test_the_leaderboard_adds_the_field_and_seeds_and_leaves_the_rest_alone(snak
 def test_without_arguments_the_mini_scale_is_planned_with_the_profile(snakemake: Run) -> None:
     done = snakemake("-n")
     assert "Using workflow specific profile profiles/default" in done.stdout + done.stderr
-    assert "results/mini/paper/index.html" in done.stdout + done.stderr
+    assert "results/mini/site/index.html" in done.stdout + done.stderr
 
 
 def test_the_profile_is_really_loaded(snakemake: Run, tmp_path: Path) -> None:

@@ -39,6 +39,27 @@ def test_nothing_changed_nothing_runs(finished: Run) -> None:
     assert planned(finished) == set()
 
 
+def test_the_report_shows_figures_tables_and_notebooks_with_captions_and_labels(finished: Run, checkout: Path) -> None:
+    finished(*SMOKE, "--report", "report.html")
+    text = (checkout / "report.html").read_text(encoding="utf-8")
+    for category in ("Figures", "Tables", "Notebooks"):
+        assert f'"{category}"' in text
+    for label in ('"figure": "pareto"', '"table": "stf-2"', '"notebook": "01_redundancy"'):
+        assert label in text
+    for caption in ("Figure <tt class=", "Table <tt class=", "The executed notebook"):
+        assert caption in text
+
+
+def test_pages_are_made_again_when_verdicts_come_and_nothing_else_is(finished: Run, checkout: Path) -> None:
+    path = checkout / "results/smoke/verify/ledger.json"
+    path.parent.mkdir()
+    path.write_text("[]", encoding="utf-8")
+    found = planned(finished)
+    path.unlink()
+    path.parent.rmdir()
+    assert found == {"site"}
+
+
 @pytest.mark.parametrize(
     ("change", "runs", "stays"),
     [

@@ -17,7 +17,8 @@ from visiontokens.config.generate import write_resolved
 from visiontokens.data.benchmarks import FURTHER_SET, find_benchmark
 from visiontokens.data.registry import WEIGHTS, destination, needed, read_registry
 from visiontokens.data.videos import VIDEO_SETS
-from visiontokens.sources import fingerprint, imports, method_module, reads_class_token
+from visiontokens.provenance import sha256_file
+from visiontokens.sources import assets, fingerprint, imports, method_module, reads_class_token
 
 ENVIRONMENT = "../../environment.yml"
 load_config(workflow.configfiles)  # an error names the file
@@ -39,6 +40,8 @@ TEST_SETS = list(dict.fromkeys(find_benchmark(name).test_set for name in BENCHMA
 IMAGE_TEST_SETS = [name for name in TEST_SETS if name not in VIDEO_SETS]
 FURTHER = [name for name in BENCHMARKS if find_benchmark(name).test_set == FURTHER_SET]  # written beside the world
 FURTHER_RECORD = [f"{SETTINGS.data_dir}/further.json"] if FURTHER and not OFFICIAL else []
+READS_CLASS = any(reads_class_token(row.method) for row in EXPERIMENTS.values())
+EXPLORED = SETTINGS.report.explorer_images > 0 and "test" in TEST_SETS
 DOWNLOADS = needed(SETTINGS, read_registry(SETTINGS.downloads.registry))  # none where the data are generated
 FOLDERS = {str(destination(entry, SETTINGS)): name for name, entry in DOWNLOADS.items() if entry.role in WEIGHTS}
 RESULTS = str(SETTINGS.results_dir)
@@ -97,6 +100,15 @@ def section(name, *keys):
 def code(*modules, methods=()):
     """Return the hash of the code a rule runs, so that an edit of it (not of comments) re-runs the rule."""
     return fingerprint([*modules, *map(method_module, methods)])
+
+
+def digests(*names):
+    """Return hashes of those results that are there: a job that shows them runs again when they change.
+
+    As inputs they would be made, too.
+    """
+    found = {name: SETTINGS.results_dir / name for name in names}
+    return {name: sha256_file(path) for name, path in found.items() if path.is_file()}
 
 
 def runs(pattern, experiments=tuple(EXPERIMENTS), benchmarks=("",)):
@@ -266,6 +278,6 @@ def training(arguments):
 
 def announce():
     """Print the summary table and where to look next."""
-    summary, page = Path(RESULTS, "paper/summary.txt"), Path(RESULTS, "paper/index.html")
+    summary, page = Path(RESULTS, "paper/summary.txt"), Path(RESULTS, "site/index.html")
     if summary.is_file() and page.is_file():
         print(f"\n{summary.read_text(encoding='utf-8')}\nTables and figures: open {page}")

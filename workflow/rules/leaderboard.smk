@@ -51,7 +51,8 @@ rule leaderboard_notebook:
         html=report(
             "<results>/leaderboard/07_leaderboard.html",
             category="Notebooks",
-            caption="../report/notebook.rst",
+            labels={"notebook": "07_leaderboard"},
+            caption="../report/leaderboard.rst",
         ),
         table="<results>/leaderboard/tables/leaderboard.csv",
     log:

@@ -15,6 +15,7 @@ rule notebook:
         html=report(
             "<results>/notebooks/{notebook}.html",
             category="Notebooks",
+            labels={"notebook": "{notebook}"},
             caption="../report/notebook.rst",
         ),
     log:

@@ -1,4 +1,4 @@
-"""What a reader opens: the summary table, the headline numbers, and one page that links everything."""
+"""The summary table, the headline numbers and the model cards; what a reader opens is in site.smk."""
 
 
 rule summary:
@@ -12,11 +12,6 @@ rule summary:
         metrics="<results>/paper/metrics.json",
         table="<results>/paper/summary.csv",
         cards=directory("<results>/paper/cards"),
-        page=report(
-            "<results>/paper/index.html",
-            category="Paper",
-            caption="../report/index.rst",
-        ),
     log:
         "<logs>/summary.log",
     conda:
@@ -29,8 +24,9 @@ rule summary:
 
 
 rule paper:
-    """Tables, figures, numbers, the page that links them, and the verdicts on the papers' claims."""
+    """Tables, figures, numbers, the verdicts on the papers' claims, and the site that shows them."""
     input:
         rules.notebooks.input,
         rules.summary.output,
         rules.verify.input,
+        "<results>/site/index.html",

@@ -408,6 +408,10 @@ class ReportConfig(Section):
         "01_redundancy", "02_training", "03_main_results", "04_ablations", "05_efficiency", "06_errata",
     ]  # fmt: skip
     """Notebooks to execute, in order."""
+    explorer_images: Count = 6
+    """Test images of the token explorer, of the benchmarks in turn; 0 = no explorer."""
+    explorer_questions: Size = 3
+    """Questions about each of them."""
 
 
 class DownloadsConfig(Section):

@@ -1,4 +1,4 @@
-"""Executing notebooks byte-stably, rendering them, and the page that links everything."""
+"""Executing notebooks byte-stably, rendering them, and the summary of a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from visiontokens.config import Config, load_config
 from visiontokens.provenance import atomic_write
 from visiontokens.report.book import Book
 from visiontokens.report.numbers import summary_frame, write_numbers
-from visiontokens.report.page import write_page
 from visiontokens.report.summaries import summary as summary_table
 from visiontokens.report.write import text_table
 
@@ -87,7 +86,7 @@ def to_html(executed: Path) -> str:
 
 
 def summary(config: Config, out: Path) -> None:
-    """Write summary.txt, summary.csv, metrics.json, numbers.json, numbers.tex and index.html into `out`."""
+    """Write summary.txt, summary.csv, metrics.json, numbers.json and numbers.tex into `out`."""
     book = Book.load(config.results_dir, config.experiments.table.parent)
     table = summary_table(book)
     with atomic_write(out / "summary.txt") as handle:
@@ -95,4 +94,3 @@ def summary(config: Config, out: Path) -> None:
     with atomic_write(out / "summary.csv") as handle:
         summary_frame(book).to_csv(handle, index=False, lineterminator="\n")
     write_numbers(book, out)
-    write_page(out, table, config.scale, config.report.notebooks)

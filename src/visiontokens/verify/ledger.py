@@ -97,6 +97,7 @@ class Ledger:
             "tested_as": test.says if test is not None else "",
             "published": shown(claim, self.published),
             "verdict": verdict.verdict,
+            "found": summary_of(verdict),
             "reason": verdict.reason,
             "test": test.kind if test is not None else "",
             "asks": test.asks if test is not None else "",
