@@ -34,15 +34,20 @@ BENCHMARKS: dict[str, Benchmark] = {
         Benchmark("mme", "mme", f"mme/{mme.RELEASE}", mme.load),
         Benchmark("mmbench", "mmbench", "mmbench/images", mmbench.load, max_new_tokens=1024),
         Benchmark("mmbench_cn", "mmbench_cn", "mmbench/images", mmbench.load_cn, lang="cn", max_new_tokens=1024),
-        Benchmark("mmvet", "mmvet", "mmvet/images", mmvet.load, max_new_tokens=1024, further=True),
+        Benchmark("mmvet", "mmvet", "mmvet", mmvet.load, max_new_tokens=1024, further=True),
         Benchmark(
             "llava_bench", "llava_bench", "llava_bench/images", llava_bench.load, max_new_tokens=1024, further=True
         ),
         Benchmark("seed", "seed", "seed", seed.load, further=True),
         Benchmark("mmmu", "mmmu", "mmmu", mmmu.load, further=True),
         Benchmark("msvd_qa", "msvd_qa", "msvd_qa/videos", videoqa.load_msvd, video=True, max_new_tokens=1024),
-        Benchmark("msrvtt_qa", "msrvtt_qa", "msrvtt_qa/videos", videoqa.load_msrvtt, video=True, max_new_tokens=1024),
-        Benchmark("tgif_qa", "tgif_qa", "tgif_qa/videos", videoqa.load_tgif, video=True, max_new_tokens=1024),
+        Benchmark(
+            "msrvtt_qa", "msrvtt_qa", "msrvtt_qa/videos", videoqa.load_msrvtt, video=True, further=True,
+            max_new_tokens=1024,
+        ),
+        Benchmark(
+            "tgif_qa", "tgif_qa", "tgif_qa/videos", videoqa.load_tgif, video=True, further=True, max_new_tokens=1024
+        ),
         Benchmark(
             "activitynet_qa", "activitynet_qa", "activitynet_qa/videos", videoqa.load_activitynet, video=True,
             max_new_tokens=1024, splits=("test", "val"),
