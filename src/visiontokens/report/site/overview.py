@@ -21,6 +21,7 @@ HEADLINES = ("stf-mbtf", "volta-four-wider-deeper", "vcc-2-8")
 VERDICTS = ("PASS", "FAIL", "NOT RUN")
 LEDGER = Path("verify/ledger.json")
 """Where the verdicts lie, below the results of a scale."""
+PAPERS = {"stf": "LLaVA-STF", "volta": "LLaVolta", "llava": "LLaVA-1.5"}
 CLAIM_KEYS = ("id", "paper", "where", "statement", "verdict", "detail", "value", "ci_low", "ci_high", "expected")
 
 
@@ -98,7 +99,7 @@ def ledger_grid(claims: list[dict[str, Any]]) -> Grid | None:
         {
             "Claim": str(claim["id"]),
             "Verdict": str(claim["verdict"]),
-            "Where": f"{claim['paper']}, {claim['where']}",
+            "Where": f"{_paper(claim)}, {claim['where']}",
             "What is claimed": str(claim["statement"]),
             "Ours": _value(claim),
             "Expected": _text(claim.get("expected")),
@@ -106,10 +107,10 @@ def ledger_grid(claims: list[dict[str, Any]]) -> Grid | None:
         }
         for claim in claims
     ]
-    papers = tuple(dict.fromkeys(str(claim["paper"]) for claim in claims))
+    papers = tuple(dict.fromkeys(map(_paper, claims)))
     facets = {
         "verdict": (Facet("Verdict", VERDICTS), lambda i: str(claims[i]["verdict"])),
-        "paper": (Facet("Paper", papers), lambda i: str(claims[i]["paper"])),
+        "paper": (Facet("Paper", papers), lambda i: _paper(claims[i])),
     }
     caption = "Claims of both papers and what this scale's results say of each. Commands are in the data file."
     words = ("Claim", "Verdict", "Where", "What is claimed", "Expected", "Why")
@@ -119,6 +120,10 @@ def ledger_grid(claims: list[dict[str, Any]]) -> Grid | None:
 def counts(claims: list[dict[str, Any]]) -> dict[str, int]:
     """Return how many claims have each verdict."""
     return {verdict: sum(claim["verdict"] == verdict for claim in claims) for verdict in VERDICTS}
+
+
+def _paper(claim: dict[str, Any]) -> str:
+    return PAPERS.get(str(claim["paper"]), str(claim["paper"]))
 
 
 def _text(value: object) -> str:
