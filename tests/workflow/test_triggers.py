@@ -95,9 +95,9 @@ def test_planning_with_other_settings_leaves_the_file_of_a_run_alone(finished: R
 @pytest.mark.parametrize(
     ("file", "rules"),
     [
-        ("config/methods/stf-mbtf.yaml", {"align", "tune", "measure", "predict", "score", "validate"}),
+        ("config/methods/stf-mbtf.yaml", {"align", "tune", "measure", "predict", "score", "validate", "explore"}),
         ("config/pooling.tsv", {"probe"}),
-        ("config/schedules/four-wider-deeper.yaml", {"tune", "predict", "score", "validate"}),
+        ("config/schedules/four-wider-deeper.yaml", {"tune", "predict", "score", "validate", "explore"}),
     ],
 )
 def test_an_edited_file_reruns_what_reads_it(finished: Run, checkout: Path, file: str, rules: set[str]) -> None:
@@ -105,7 +105,7 @@ def test_an_edited_file_reruns_what_reads_it(finished: Run, checkout: Path, file
     before = path.read_text(encoding="utf-8")
     path.write_text(before + "\n", encoding="utf-8")
     try:
-        assert planned(finished) == rules | {"notebook", "summary"}
+        assert planned(finished) == rules | {"notebook", "summary", "site"}
     finally:
         path.write_text(before, encoding="utf-8")
     assert planned(finished) == set()

@@ -50,7 +50,7 @@ rule site:
         tables=[str(SETTINGS.experiments.table), "config/benchmarks.tsv"],
         reference=sorted(map(str, Path("data/reference").glob("*.csv"))),
         docs=sorted(map(str, Path("docs").glob("methods*/**/*.md"))),
-        rules=sorted(map(str, Path("workflow/rules").glob("*.smk"))),
+        rules=collect("workflow/rules/{name}.smk", name=["notebooks", "leaderboard", "site"]),
     output:
         pages=collect(
             "<results>/site/{page}.html",
