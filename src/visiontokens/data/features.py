@@ -25,7 +25,7 @@ from visiontokens.data.images import Preprocessor
 from visiontokens.data.precision import autocast
 from visiontokens.data.progress import Progress
 from visiontokens.data.videos import file_of, frame_keys
-from visiontokens.provenance import read_json, sha256_json, write_json
+from visiontokens.provenance import read_json, reserve, sha256_json, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +59,35 @@ def tower_level(level: int, n_layers: int, of: int = 24) -> int:
 def tower_levels(levels: Iterable[int], n_layers: int) -> list[int]:
     """Translate levels (`tower_level`) and return the distinct hidden-state indices in rising order."""
     return sorted({tower_level(level, n_layers) for level in levels})
+
+
+def read_index(folder: Path, keys: Sequence[str] = ("paths", "levels", "tower", "shape")) -> dict[str, Any]:
+    """Read the `index.json` of a feature folder.
+
+    Raises:
+        FeatureError: a key is missing.
+        ValueError: it is not JSON.
+    """
+    index = read_json(folder / "index.json")
+    missing = [key for key in keys if not isinstance(index, dict) or key not in index]
+    if missing:
+        raise FeatureError(f"{folder / 'index.json'}: expected the keys {', '.join(keys)}, missing {missing[0]!r}")
+    return dict(index)
+
+
+def load_array(path: Path) -> np.ndarray:
+    """Open an array file as read-only memory.
+
+    Raises:
+        FileNotFoundError: no such file.
+        FeatureError: it is cut off or no array file.
+    """
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, SyntaxError, UnicodeError) as err:
+        size = path.stat().st_size
+        raise FeatureError(f"{path}: expected a whole array file, found {size} bytes ({err})") from err
+    return array
 
 
 def image_paths(root: str | Path, image_set: str) -> list[str]:
@@ -120,7 +149,7 @@ class FeatureStore:
             raise FileNotFoundError(
                 f"{folder}/index.json: no features there; compute them with `visiontokens features`"
             )
-        index = read_json(folder / "index.json")
+        index = read_index(folder)
         if tower is not None and index["tower"] != tower:
             raise FeatureError(f"{folder}: expected features of tower {tower[:12]}, found tower {index['tower'][:12]}")
         absent = sorted(set(levels) - set(index["levels"]))
@@ -129,7 +158,7 @@ class FeatureStore:
         arrays = {}
         for level in levels:
             path = folder / f"level{level}.npy"
-            arrays[level] = np.load(path, mmap_mode="r")
+            arrays[level] = load_array(path)
             expected = (len(index["paths"]), *index["shape"])
             if arrays[level].shape != expected:
                 raise FeatureError(f"{path}: expected shape {expected}, found {arrays[level].shape}")
@@ -296,6 +325,7 @@ def _prepare(folder: Path, key: str, levels: Sequence[int], shape: tuple[int, ..
         stale.unlink()
     for level in levels:
         np.lib.format.open_memmap(_part(folder, level), mode="w+", dtype=np.float16, shape=shape).flush()
+        reserve(_part(folder, level), _part(folder, level).stat().st_size)
 
 
 def _run(job: _Job, ranges: Sequence[tuple[int, int]]) -> None:
