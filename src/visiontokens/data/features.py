@@ -9,6 +9,7 @@ under the frame's key.
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +27,7 @@ from visiontokens.data.images import Preprocessor
 from visiontokens.data.precision import autocast
 from visiontokens.data.progress import Progress
 from visiontokens.data.videos import file_of, frame_keys
-from visiontokens.provenance import read_json, reserve, sha256_json, write_json
+from visiontokens.provenance import read_json, read_text, reserve, sha256_json, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +86,7 @@ def load_array(path: Path) -> np.ndarray:
     """
     try:
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, SyntaxError, UnicodeError) as err:
+    except (ValueError, EOFError, SyntaxError, TokenError, TypeError) as err:
         size = path.stat().st_size
         raise FeatureError(f"{path}: expected a whole array file, found {size} bytes ({err})") from err
     return array
@@ -104,8 +106,9 @@ def _listed(table: Path, wanted: str) -> list[str]:
     """Return the paths of one set from a table with the columns `set` and `path`."""
     if not table.is_file():
         raise FileNotFoundError(f"{table}: no table of {table.stem}")
-    with table.open(encoding="utf-8", newline="") as handle:
-        rows = list(csv.DictReader(handle, delimiter="\t"))
+    rows = list(csv.DictReader(io.StringIO(read_text(table), newline=""), delimiter="\t"))
+    if not all(row.get("set") and row.get("path") for row in rows):
+        raise FeatureError(f"{table}: expected the columns 'set' and 'path' in every line")
     found = [row["path"] for row in rows if row["set"] == wanted]
     if not found:
         raise FeatureError(f"{table}: expected rows of set {wanted!r}, found {sorted({row['set'] for row in rows})}")
@@ -180,7 +183,8 @@ class FeatureStore:
 
         missing = [path for path in paths if path not in self._rows]
         if missing:
-            raise FeatureError(f"{self.folder}: expected features of {missing[0]!r}, found none ({len(self)} images)")
+            where = self.folder / "index.json"
+            raise FeatureError(f"{where}: expected features of {missing[0]!r}, found none ({len(self)} images)")
         rows = [self._rows[path] for path in paths]
         return {level: torch.from_numpy(array[rows]) for level, array in self._arrays.items()}
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from visiontokens.provenance import read_json, sha256_json, stamp, write_json
+from visiontokens.provenance import read_json, read_text, sha256_json, stamp, write_json
 from visiontokens.seals import check
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
         ValueError: a malformed line; the message names file and line.
     """
     rows = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError as err:
