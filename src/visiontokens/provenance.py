@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
+import yaml
+
 VERSIONED = ("torch", "transformers", "numpy", "visiontokens")
 
 
@@ -86,7 +88,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """Read a text file in UTF-8.
+    """Read a text file in UTF-8, line ends as they are.
 
     Raises:
         FileNotFoundError: the file is not there.
@@ -94,10 +96,23 @@ def read_text(path: str | os.PathLike[str]) -> str:
     """
     raw = Path(path).read_bytes()
     try:
-        return raw.decode("utf-8").replace("\r\n", "\n")
+        return raw.decode("utf-8")
     except UnicodeDecodeError as err:
         line = raw.count(b"\n", 0, err.start) + 1
         raise ValueError(f"{path}:{line}: not UTF-8: found byte 0x{raw[err.start]:02x}") from err
+
+
+def read_yaml(path: str | os.PathLike[str]) -> Any:
+    """Read a YAML file of plain values.
+
+    Raises:
+        FileNotFoundError: the file is not there.
+        ValueError: it is not YAML or not UTF-8; the message names the file.
+    """
+    try:
+        return yaml.safe_load(read_text(path))
+    except (yaml.YAMLError, RecursionError) as err:
+        raise ValueError(f"{path}: not valid YAML: {' '.join(str(err).split())}") from err
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:

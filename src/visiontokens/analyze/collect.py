@@ -15,9 +15,9 @@ from typing import Any
 
 import pandas as pd
 
-from visiontokens.analyze.reference import ResultError
+from visiontokens.analyze.reference import ResultError, read_csv
 from visiontokens.config import load_config, load_experiments, seeds_of
-from visiontokens.provenance import read_json
+from visiontokens.provenance import read_json, read_text
 
 SCORE_COLUMNS = ["experiment", "seed", "benchmark", "metric", "value", "ci_low", "ci_high", "se", "n"]
 REDUNDANCY_COLUMNS = {
@@ -141,7 +141,7 @@ def redundancy(results: Path, name: str) -> pd.DataFrame:
     path = results / "redundancy" / f"{name}.csv"
     if not path.exists():
         return pd.DataFrame(columns=wanted)
-    frame = pd.read_csv(path)
+    frame = read_csv(path)
     missing = [column for column in wanted if column not in frame]
     if missing:
         raise ResultError(f"{path}: found columns {list(frame.columns)}, expected also {missing}")
@@ -159,7 +159,7 @@ def experiments(path: Path = Path("config/experiments.tsv")) -> pd.DataFrame:
 
 def benchmarks(path: Path = Path("config/benchmarks.tsv")) -> pd.DataFrame:
     """Return the benchmark table, indexed by name, with `divisor` and `chance` as numbers."""
-    frame = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False).set_index("name")
+    frame = read_csv(path, sep="\t", dtype=str, keep_default_na=False).set_index("name")
     return frame.assign(divisor=frame["divisor"].astype(float), chance=frame["chance"].astype(float))
 
 
@@ -171,7 +171,7 @@ def _field(found: dict[str, Any], key: str, path: Path) -> object:
 
 def _read_jsonl(path: Path) -> list[dict[str, Any]]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         try:
             row = json.loads(line)
         except json.JSONDecodeError as err:

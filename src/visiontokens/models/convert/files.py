@@ -114,9 +114,13 @@ def read_header(path: Path) -> dict[str, Stored]:
         except ValueError as err:
             raise CheckpointError(f"{path}: safetensors header is not JSON: {err}") from err
     found = {}
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path}: safetensors header: found {type(header).__name__}, expected an object")
     for name, entry in header.items():
         if name == "__metadata__":
             continue
+        if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
+            raise CheckpointError(f"{path}: tensor {name!r}: expected dtype, shape and data_offsets, found {entry}")
         if entry["dtype"] not in DTYPES:
             raise CheckpointError(
                 f"{path}: tensor {name!r}: element type {entry['dtype']}, expected one of {list(DTYPES)}"
