@@ -150,7 +150,7 @@ def full_disk(sandbox: Sandbox, job: Job, rng: random.Random) -> Attempt:
         raise Skipped("no file system can be mounted here")
     disk = mounts.Tmpfs(sandbox / place, room)
     ended = sandbox.run(job.target)
-    return Attempt(ended, ("No space left", "space", "Errno 28", "code: 28"), disk.widen, f"{room - used} bytes left")
+    return Attempt(ended, ("No space left", "bytes are free", "Errno 28"), disk.widen, f"{room - used} bytes left")
 
 
 def read_only(sandbox: Sandbox, job: Job, rng: random.Random) -> Attempt:
@@ -193,7 +193,16 @@ def clock(sandbox: Sandbox, job: Job, rng: random.Random) -> Attempt:
             os.utime(path, (then, then))
     job.reset(sandbox)
     env = {"TZ": rng.choice(["Pacific/Kiritimati", "America/Los_Angeles", "Asia/Kathmandu"])}
-    return Attempt(sandbox.run(job.target, env=env), note=f"{start / 86400:+.0f} days, {env['TZ']}")
+
+    def mend() -> None:
+        """Set the dates that lie in the future to now."""
+        for name in (RESULTS, WORLD):
+            for path in (sandbox / name).rglob("*"):
+                if path.stat().st_mtime > time.time():
+                    os.utime(path)
+
+    ended = sandbox.run(job.target, env=env)
+    return Attempt(ended, ("older modification time",), mend, f"{start / 86400:+.0f} days, {env['TZ']}")
 
 
 ENVIRONMENTS: Sequence[dict[str, str]] = (
@@ -230,7 +239,7 @@ def damaged(pattern: str) -> Fault:
 
 
 def _renew(sandbox: Sandbox, name: str) -> Callable[[], None]:
-    """Return the remedy: remove the file, with its folder's index or seal, or fetch it again where no job makes it."""
+    """Return the remedy that the errors name: remove what a job made, or fetch again what none makes."""
 
     def mend() -> None:
         source = sandbox.finished / name
@@ -238,8 +247,10 @@ def _renew(sandbox: Sandbox, name: str) -> Callable[[], None]:
             shutil.copy2(source, sandbox / name)
             return
         (sandbox / name).unlink(missing_ok=True)
-        for beside in ("index.json", "files.seal"):
-            ((sandbox / name).parent / beside).unlink(missing_ok=True)
+        if (sandbox / name).parent.joinpath("files.seal").exists():
+            shutil.rmtree((sandbox / name).parent)
+        elif name.startswith(WORLD):
+            (sandbox / WORLD / "world.json").unlink(missing_ok=True)
 
     return mend
 
