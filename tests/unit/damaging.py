@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -48,3 +49,58 @@ def outcome(path: Path, damaged: bytes, read: Callable[[], Any], named: Path | N
         return "error", err
     except Exception as err:
         raise AssertionError(f"{path.name}: {type(err).__name__}: {err} ({len(damaged)} bytes)") from err
+
+
+def mutations(raw: bytes, rng: random.Random) -> Iterator[bytes]:
+    """Yield a file again and again, each time changed in one way: its values, its lines, or its bytes."""
+    try:
+        plain = json.loads(raw)
+    except ValueError:
+        plain = None
+    while True:
+        kind = rng.choice(("value", "line", "bytes")) if plain is not None else rng.choice(("line", "bytes"))
+        if kind == "value":
+            yield json.dumps(_changed(plain, rng)).encode()
+        elif kind == "line":
+            yield _other_lines(raw, rng)
+        else:
+            at, to = sorted(rng.randrange(len(raw) + 1) for _ in range(2))
+            middle = rng.choice((b"", rng.randbytes(rng.randrange(40)), raw[at:to] * 2, b"\xff\xfe", b"\0" * 16))
+            yield raw[:at] + middle + raw[to:]
+
+
+ODD = (None, True, -1, 0, 10**40, 1.5, float("nan"), "", "x", "\ud7ff\0", "../..", [], {}, [[]], {"": None}, "a" * 5000)
+"""Values that a parser may not expect."""
+
+
+def _changed(value: Any, rng: random.Random) -> Any:
+    """Return plain data with one node replaced, removed or doubled."""
+    if isinstance(value, dict) and value and rng.random() < 0.9:
+        key = rng.choice(list(value))
+        if rng.random() < 0.2:
+            return {k: v for k, v in value.items() if k != key}
+        return {**value, key: _changed(value[key], rng)}
+    if isinstance(value, list) and value and rng.random() < 0.9:
+        at = rng.randrange(len(value))
+        if rng.random() < 0.2:
+            return [*value[:at], *rng.choice(([], [value[at], value[at]])), *value[at + 1 :]]
+        return [*value[:at], _changed(value[at], rng), *value[at + 1 :]]
+    return rng.choice(ODD)
+
+
+def _other_lines(raw: bytes, rng: random.Random) -> bytes:
+    """Return a file with a line removed, doubled, moved or with its cells mixed."""
+    lines = raw.split(b"\n")
+    at = rng.randrange(len(lines))
+    kind = rng.choice(("remove", "double", "move", "cells"))
+    line = lines.pop(at)
+    if kind == "double":
+        lines[at:at] = [line, line]
+    elif kind == "move":
+        lines.insert(rng.randrange(len(lines) + 1), line)
+    elif kind == "cells":
+        mark = rng.choice((b"\t", b",", b'"', b":", b" "))
+        cells = line.split(mark)
+        rng.shuffle(cells)
+        lines.insert(at, mark.join(cells))
+    return b"\n".join(lines)

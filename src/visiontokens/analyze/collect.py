@@ -61,7 +61,7 @@ def scores(results: Path, settings: Path | None = None) -> pd.DataFrame:
     """
     rows = []
     for experiment, seed, path in run_files(results, "scores/*/seed*/*.json", settings):
-        found = read_json(path)
+        found = _object(path)
         row = {
             "experiment": experiment,
             "seed": seed,
@@ -79,7 +79,7 @@ def parts(results: Path) -> pd.DataFrame:
     """Return the benchmarks' numeric sub-scores: columns experiment, seed, benchmark, part, value."""
     rows = []
     for experiment, seed, path in run_files(results, "scores/*/seed*/*.json"):
-        for part, value in flatten(read_json(path).get("parts", {})):
+        for part, value in flatten(_object(path).get("parts", {})):
             rows.append((experiment, seed, path.stem, part, value))
     return pd.DataFrame(rows, columns=["experiment", "seed", "benchmark", "part", "value"])
 
@@ -98,7 +98,7 @@ def efficiency(results: Path) -> pd.DataFrame:
     """Return one line per experiment with the scalar fields of `efficiency/<experiment>.json`."""
     rows = []
     for path in sorted(results.glob("efficiency/*.json")):
-        found = read_json(path)
+        found = _object(path)
         for key in ("tokens_total", "tokens_mean", "compression_ratio", "prefill_flops", "prefill_ms"):
             _field(found, key, path)
         scalars = {k: v for k, v in found.items() if not isinstance(v, dict | list)}
@@ -126,7 +126,7 @@ def training_records(results: Path, settings: Path | None = None) -> pd.DataFram
     """Return the scalar fields of every `models/<experiment>/seed<k>/<stage>/record.json`."""
     rows = []
     for experiment, seed, path in run_files(results, "models/*/seed*/*/record.json", settings):
-        found = {k: v for k, v in read_json(path).items() if not isinstance(v, dict | list)}
+        found = {k: v for k, v in _object(path).items() if not isinstance(v, dict | list)}
         rows.append({**found, "experiment": experiment, "seed": seed, "stage": path.parent.name})
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["experiment", "seed", "stage"])
 
@@ -161,6 +161,13 @@ def benchmarks(path: Path = Path("config/benchmarks.tsv")) -> pd.DataFrame:
     """Return the benchmark table, indexed by name, with `divisor` and `chance` as numbers."""
     frame = read_csv(path, sep="\t", dtype=str, keep_default_na=False).set_index("name")
     return frame.assign(divisor=frame["divisor"].astype(float), chance=frame["chance"].astype(float))
+
+
+def _object(path: Path) -> dict[str, Any]:
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise ResultError(f"{path}: found {type(found).__name__}, expected an object")
+    return found
 
 
 def _field(found: dict[str, Any], key: str, path: Path) -> object:

@@ -66,13 +66,14 @@ class Benchmark:
         """
         folder = Path(benchmarks_dir) / self.folder
         try:
-            examples = self.load(folder, **options)
+            return check_examples(self.name, self.load(folder, **options))
         except (KeyError, IndexError, TypeError, AttributeError) as err:
             kind = type(err).__name__
             raise BenchmarkError(f"{folder}: a record is not as its format promises ({kind}: {err})") from err
-        except UnicodeDecodeError as err:
-            raise BenchmarkError(f"{folder}: a file is not UTF-8: {err}") from err
-        return check_examples(self.name, examples)
+        except ValueError as err:
+            if isinstance(err, BenchmarkError) or str(folder) in str(err):
+                raise
+            raise BenchmarkError(f"{folder}: a record is not as its format promises ({err})") from err
 
     def image_path(self, benchmarks_dir: Path, example: Example) -> Path | None:
         """Return where an example's image lies, or None for a text-only question."""

@@ -97,6 +97,15 @@ def _load_bin(path: Path) -> dict[str, Tensor]:
     return found
 
 
+def _described(entry: Any) -> bool:
+    """Tell whether a header's entry says what a tensor is and where."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
+        return False
+    shape, place = entry.get("shape"), entry.get("data_offsets")
+    lists = isinstance(shape, list) and isinstance(place, list) and len(place) == 2
+    return lists and all(type(number) is int and number >= 0 for number in (*shape, *place))
+
+
 def read_header(path: Path) -> dict[str, Stored]:
     """Return the tensors of a safetensors file without reading them.
 
@@ -119,8 +128,8 @@ def read_header(path: Path) -> dict[str, Stored]:
     for name, entry in header.items():
         if name == "__metadata__":
             continue
-        if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
-            raise CheckpointError(f"{path}: tensor {name!r}: expected dtype, shape and data_offsets, found {entry}")
+        if not _described(entry):
+            raise CheckpointError(f"{path}: tensor {name!r}: expected dtype, shape and two data_offsets, found {entry}")
         if entry["dtype"] not in DTYPES:
             raise CheckpointError(
                 f"{path}: tensor {name!r}: element type {entry['dtype']}, expected one of {list(DTYPES)}"
