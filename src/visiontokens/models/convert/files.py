@@ -102,8 +102,9 @@ def _described(entry: Any) -> bool:
     if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
         return False
     shape, place = entry.get("shape"), entry.get("data_offsets")
-    lists = isinstance(shape, list) and isinstance(place, list) and len(place) == 2
-    return lists and all(type(number) is int and number >= 0 for number in (*shape, *place))
+    if not isinstance(shape, list) or not isinstance(place, list) or len(place) != 2:
+        return False
+    return all(type(number) is int and number >= 0 for number in (*shape, *place))
 
 
 def read_header(path: Path) -> dict[str, Stored]:
