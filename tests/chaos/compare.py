@@ -57,6 +57,14 @@ def _files(tree: Path) -> Iterator[Path]:
 
 def _digest(path: Path, times: list[str]) -> str:
     raw = path.read_bytes()
+    try:
+        raw = _comparable(path, raw, times)
+    except ValueError:
+        pass  # a damaged file: its bytes as they are
+    return hashlib.sha256(raw).hexdigest()
+
+
+def _comparable(path: Path, raw: bytes, times: list[str]) -> bytes:
     if path.suffix == ".json":
         raw = json.dumps(_steady(json.loads(raw)), sort_keys=True).encode()
     elif path.name == "log.jsonl":
@@ -66,7 +74,7 @@ def _digest(path: Path, times: list[str]) -> str:
         raw = json.dumps(_steady(rows)).encode()
     elif path.suffix in {".txt", ".html", ".tex", ".md"}:
         raw = _without_times(raw.decode(), times).encode()
-    return hashlib.sha256(raw).hexdigest()
+    return raw
 
 
 def _steady(value: Any) -> Any:

@@ -29,7 +29,7 @@ from sandbox import Sandbox
 CODE = ("src", "workflow", "Snakefile", "config", "profiles", "notebooks")
 
 
-def play(sandbox: Sandbox, expected: dict[str, str], number: int) -> dict[str, object]:
+def play(sandbox: Sandbox, number: int) -> dict[str, object]:
     """Play one round and return its line for the log; `verdict` is `equal`, `mended`, `skipped` or what went wrong."""
     kind, fault, rule = CASES[number % len(CASES)]
     begun, rng = time.monotonic(), random.Random(number)
@@ -38,30 +38,34 @@ def play(sandbox: Sandbox, expected: dict[str, str], number: int) -> dict[str, o
     try:
         attempt = fault(sandbox, JOBS[rule], rng)
         row |= {"note": attempt.note, "code": attempt.ended.code}
-        row["verdict"] = judge(sandbox, expected, attempt, JOBS[rule].target if kind != "everything" else None)
+        row["verdict"] = judge(sandbox, attempt, JOBS[rule].target if kind != "everything" else None)
     except Skipped as reason:
         row |= {"verdict": "skipped", "note": str(reason)}
+    except Exception as err:  # a round that breaks the driver is a failed round, and the others go on
+        row["verdict"] = f"BROKEN: {type(err).__name__}: {str(err)[-900:]}"
     finally:
         mounts.release()
     return row | {"seconds": round(time.monotonic() - begun, 1)}
 
 
-def judge(sandbox: Sandbox, expected: dict[str, str], attempt: Attempt, target: str | None) -> str:
+def wrong_files(sandbox: Sandbox) -> list[str]:
+    """Return what differs from the undisturbed run; times of both are taken out of the pages of both."""
+    expected = state(sandbox.finished, sandbox.tree)
+    return differing(expected, state(sandbox.tree, sandbox.finished))
+
+
+def judge(sandbox: Sandbox, attempt: Attempt, target: str | None) -> str:
     """Say how a disturbed run came out, after the remedy where it failed."""
     if attempt.ended.code == 0:
-        touched = {name for name in attempt.names if name in expected and name != target}
-        wrong = [
-            line
-            for line in differing(expected, state(sandbox.tree, sandbox.finished))
-            if line.split(":")[0] not in touched
-        ]
+        damaged = set(attempt.names) - {target}
+        wrong = [line for line in wrong_files(sandbox) if line.split(":")[0] not in damaged]
         return "equal" if not wrong else f"WRONG without an error: {'; '.join(wrong[:5])}"
     fault = unclear(attempt)
     attempt.mend()
     again = sandbox.run(*([target] if target else []))
     if again.code:
         return f"STUCK after the remedy: {tail(again.text)}"
-    if wrong := differing(expected, state(sandbox.tree, sandbox.finished)):
+    if wrong := wrong_files(sandbox):
         return f"WRONG after the remedy: {'; '.join(wrong[:5])}"
     return fault or "mended"
 
@@ -106,14 +110,13 @@ def main() -> int:
     if args.fresh:
         shutil.rmtree(sandbox.folder, ignore_errors=True)
     sandbox.prepare()
-    expected = state(sandbox.finished)
     rows = done(log)
     todo = args.only if args.only is not None else [n for n in range(args.rounds) if n not in rows]
     begun = time.monotonic()
     for place, number in enumerate(todo):
         if time.monotonic() - begun > 60 * args.minutes:
             break
-        row = play(sandbox, expected, number)
+        row = play(sandbox, number)
         rows[number] = row
         with log.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(row) + "\n")

@@ -6,7 +6,6 @@ import os
 
 import pytest
 from cases import CASES
-from compare import state
 from driver import play
 from jobs import JOBS
 from sandbox import Sandbox
@@ -25,7 +24,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
 
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_a_fault_ends_in_the_same_results_or_a_clear_error(sandbox: Sandbox, number: int) -> None:
-    row = play(sandbox, state(sandbox.finished), number)
+    row = play(sandbox, number)
     assert row["verdict"] in {"equal", "mended", "skipped"}, row
 
 
