@@ -8,6 +8,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,8 @@ def _files(tree: Path) -> Iterator[Path]:
 
 def _digest(path: Path, times: list[str]) -> str:
     raw = path.read_bytes()
-    try:
+    with suppress(ValueError):  # a damaged file: its bytes as they are
         raw = _comparable(path, raw, times)
-    except ValueError:
-        pass  # a damaged file: its bytes as they are
     return hashlib.sha256(raw).hexdigest()
 
 
