@@ -48,7 +48,7 @@ smoke: .venv/.ok
 	@echo "Tables and figures (of a smoke run: the numbers mean nothing): open results/smoke/paper/index.html"
 
 test: .venv/.ok
-	OMP_NUM_THREADS=1 pytest -q -n $(CORES) --dist loadfile tests/unit tests/conformance tests/workflow tests/artifact
+	OMP_NUM_THREADS=1 pytest -q -n $(CORES) --dist loadfile tests/unit tests/conformance tests/workflow tests/artifact tests/chaos
 
 test-cluster: .venv/.ok
 	OMP_NUM_THREADS=1 pytest -q tests/distributed tests/slurm

@@ -161,7 +161,7 @@ def predict(args: argparse.Namespace) -> None:
 
     config = load_config(args.config)
     check_inputs(config, "test", TEST_SET, folders=(args.model,))
-    with alone(args.out), sealing(args.out):
+    with sealing(args.out):
         predict_experiment(config, args.experiment, args.seed, args.model, args.out)
 
 

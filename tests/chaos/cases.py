@@ -55,7 +55,7 @@ CHECKPOINT = f"{RESULTS}/runs/*/seed0/*/checkpoints/checkpoint-*"
 LEFT: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (f"{CHECKPOINT}/*", f"{CHECKPOINT}/complete.json", (*TRAINED, *TRAINED)),
     (f"{RESULTS}/runs/*/seed0/*/*.json*", f"{CHECKPOINT}/complete.json", ("tune",)),
-    (f"{RESULTS}/predictions/**/*.partial", f"{RESULTS}/predictions/**/*.partial", ("predict", "predict")),
+    (f"{RESULTS}/predictions/stf-mbtf/seed0/*", f"{RESULTS}/predictions/stf-mbtf/seed0/*", ("predict", "predict")),
     (f"{WORLD}/features/test/.*", f"{WORLD}/features/test/.rows*", ("features",)),
 )
 

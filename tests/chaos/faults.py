@@ -117,7 +117,7 @@ def headless(sandbox: Sandbox, job: Job, rng: random.Random) -> Attempt:
     def mend() -> None:
         _unlock(sandbox)()
         early = sandbox.run(job.target)  # the orphan may be at work: a clear error, or the right result
-        if early.code and "at work here" not in early.text:
+        if early.code and "another process" not in early.text:
             raise RuntimeError(f"a run beside an orphan: {early.text[-2000:]}")
         for running in runs:
             end = time.monotonic() + 120
@@ -180,7 +180,7 @@ def same_job_twice(sandbox: Sandbox, job: Job, rng: random.Random) -> Attempt:
     runs = [Running(sandbox, [*mounts.command(), "--nolock", "--", job.target], {}) for _ in range(2)]
     ends = [running.wait() for running in runs]
     failed = [ended for ended in ends if ended.code]
-    names = ("at work here",) if failed else ()
+    names = ("another process",) if failed else ()
     return Attempt(failed[0] if failed else ends[0], names, note=f"codes {[ended.code for ended in ends]}")
 
 

@@ -1,8 +1,7 @@
-"""Invariants of what keeps results whole: seals, atomic files, answer files that are cut and continued, frames."""
+"""Invariants of what keeps results whole: seals, atomic files, answer files, frames."""
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from visiontokens.data.benchmarks import Example
 from visiontokens.data.records import load_records
 from visiontokens.data.videos import frame_keys, frame_numbers, split_key
-from visiontokens.evaluate.predictions import PredictionWriter, answer_record, read_predictions, write_predictions
+from visiontokens.evaluate.predictions import answer_record, read_predictions, write_predictions
 from visiontokens.evaluate.score.mme import parse_yes_no
 from visiontokens.provenance import atomic_write, read_json, read_yaml, write_json
 from visiontokens.seals import BusyError, SealError, alone, check, seal, sealing
@@ -114,23 +113,6 @@ def test_answers_come_back_as_they_were_written(texts: list[str]) -> None:
         path = Path(place) / "a.jsonl"
         write_predictions(path, [answer_record(e, text, "m") for e, text in zip(examples, texts, strict=True)])
         assert list(read_predictions(path, examples).values()) == texts
-
-
-@given(texts=st.lists(TEXT, min_size=1, max_size=6), share=st.floats(0, 1))
-def test_answers_cut_anywhere_are_continued_to_the_same_file(texts: list[str], share: float) -> None:
-    examples = [Example(f"q{n}", None, "What?", "g") for n in range(len(texts))]
-    answers = [answer_record(e, text, "m") for e, text in zip(examples, texts, strict=True)]
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "a.jsonl"
-        with PredictionWriter(path, "print") as writer:
-            writer.write(answers)
-        raw = writer.partial.read_bytes()
-        writer.partial.write_bytes(raw[: round(share * len(raw))])
-        with PredictionWriter(path, "print") as writer:
-            assert set(writer.done) <= {e.question_id for e in examples}
-            writer.write(answers)
-            writer.finish(examples)
-        assert [json.loads(line) for line in path.read_bytes().split(b"\n") if line] == answers
 
 
 @given(total=st.integers(1, 400), count=st.integers(1, 40))
