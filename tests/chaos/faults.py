@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 import mounts
 from damage import damage
@@ -142,6 +143,8 @@ def power_cut(sandbox: Sandbox, job: Job, rng: random.Random) -> Attempt:
 def full_disk(sandbox: Sandbox, job: Job, rng: random.Random) -> Attempt:
     """Results or data lie on a small file system that fills up."""
     place = WORLD if job.target.startswith(WORLD) else RESULTS
+    if job.rule == "world":
+        place = str(PurePosixPath(WORLD).parent)  # a world is moved into its place by renaming
     whole = mounts.size(sandbox / place)
     job.reset(sandbox)
     used = mounts.size(sandbox / place)
