@@ -19,6 +19,8 @@ from visiontokens.provenance import read_json, write_json
 
 SUFFIX = ".seal"
 IN_FOLDER = f"files{SUFFIX}"
+CARD = "README.md"
+"""Not sealed: a model's card is written again when its scores are there."""
 BLOCK = 1 << 22
 
 
@@ -132,8 +134,9 @@ def _beside(file: Path) -> Path:
 
 
 def _counts(path: Path) -> bool:
-    """Tell whether a file of a folder is an output: not hidden, no seal, no partial predictions."""
-    return path.is_file() and not path.name.startswith(".") and path.suffix not in {SUFFIX, ".partial"}
+    """Tell whether a file of a folder is an output: not hidden, no seal, no partial predictions, no model card."""
+    hidden = path.name.startswith(".") or path.name == CARD
+    return path.is_file() and not hidden and path.suffix not in {SUFFIX, ".partial"}
 
 
 def _measure(path: Path) -> dict[str, object]:

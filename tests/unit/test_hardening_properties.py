@@ -47,6 +47,15 @@ def test_a_seal_holds_until_one_bit_changes(files: dict[str, bytes], draw: st.Da
             check(root)
 
 
+def test_a_card_may_be_written_again_and_files_may_join(tmp_path: Path) -> None:
+    for name in ("model.safetensors", "README.md"):
+        (tmp_path / name).write_text("as made")
+    seal(tmp_path)
+    (tmp_path / "README.md").write_text("with scores")
+    (tmp_path / "more.json").write_text("{}")
+    check(tmp_path)
+
+
 def test_a_failed_job_leaves_no_seal(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("old")
     seal(tmp_path)
