@@ -6,6 +6,7 @@
 #   make test-cluster         the tests of several processes and of a real SLURM, started by them
 #   make restore              bring stored results back into a fresh clone (REMOTE=DIR: where they are)
 #   make verify               every claim of both papers: PASS, FAIL or NOT RUN, with the numbers (SCALE=mini)
+#   make chaos ROUNDS=100     kill, fill, cut and flip the smallest run a hundred times; goes on where it was stopped
 #   make bench                time and memory of every method beside transformers' LLaVA (7B geometry on a GPU)
 #   make plan SCALE=paper     what it would cost: jobs, GPU-hours, disk, downloads with licences; offline
 #   make reproduce CORES=8 SCALE=mini-full
@@ -15,13 +16,14 @@ CORES ?= 2
 SCALE ?= mini
 REMOTE ?=
 ARGS ?=
+ROUNDS ?= 100
 # uv does not read pip's variable for folders with wheels.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 SNAKEMAKE = snakemake --cores $(CORES) $(ARGS)
 
-.PHONY: help env plan reproduce verify smoke site test test-cluster bench lint restore store backbones lock clean
+.PHONY: help env plan reproduce verify smoke site test test-cluster chaos bench lint restore store backbones lock clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -10
@@ -57,10 +59,13 @@ site: .venv/.ok
 	@echo "Open results/$(SCALE)/site/index.html"
 
 test: .venv/.ok
-	OMP_NUM_THREADS=1 pytest -q -n $(CORES) --dist loadfile tests/unit tests/conformance tests/workflow tests/artifact
+	OMP_NUM_THREADS=1 pytest -q -n $(CORES) --dist loadfile tests/unit tests/conformance tests/workflow tests/artifact tests/chaos
 
 test-cluster: .venv/.ok
 	OMP_NUM_THREADS=1 pytest -q tests/distributed tests/slurm
+
+chaos: .venv/.ok
+	python tests/chaos/driver.py --rounds $(ROUNDS) --folder .chaos
 
 bench: .venv/.ok
 	visiontokens bench --out results/bench --threads $(CORES)

@@ -11,7 +11,10 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from visiontokens import __version__, verbs
 
@@ -31,10 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     first = os.environ.get("RANK", "0") == "0"
+    for stream in (sys.stdout, sys.stderr):  # a locale without the letters of a table must not end a run
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO if first else logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
         args.verb(args)
-    except (ValueError, FileNotFoundError) as err:
+    except (ValueError, OSError, SafetensorError) as err:
         if args.traceback:
             raise
         if first:

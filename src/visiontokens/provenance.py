@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
+import yaml
+
 VERSIONED = ("torch", "transformers", "numpy", "visiontokens")
 
 
@@ -34,9 +36,25 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[A
             os.fsync(handle.fileno())
         Path(name).chmod(0o666 & ~_umask())
         Path(name).replace(path)
-    except BaseException:
+    except BaseException as err:
         Path(name).unlink(missing_ok=True)
+        if isinstance(err, OSError) and err.filename is None:
+            err.filename = str(path)  # a full disk does not say which file it was
         raise
+
+
+def reserve(path: Path, size: int) -> None:
+    """Take the disk space of a file now: a memory-mapped write to a full disk ends a process without a word.
+
+    Raises:
+        OSError: there is too little; the message names the file.
+    """
+    with path.open("r+b") as handle:
+        try:
+            os.posix_fallocate(handle.fileno(), 0, size)
+        except OSError as err:
+            err.filename = str(path)
+            raise
 
 
 def _umask() -> int:
@@ -58,13 +76,43 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
     Raises:
         FileNotFoundError: the file is not there.
-        ValueError: it is not JSON; the message names file, line and column.
+        ValueError: it is not JSON or not UTF-8; the message names file, line and column.
     """
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except json.JSONDecodeError as err:
         raise ValueError(f"{path}:{err.lineno}:{err.colno}: not valid JSON: {err.msg}") from err
+    except RecursionError as err:
+        raise ValueError(f"{path}: not valid JSON: nested too deeply") from err
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Read a text file in UTF-8, line ends as they are.
+
+    Raises:
+        FileNotFoundError: the file is not there.
+        ValueError: it is not UTF-8; the message names file and line.
+    """
+    raw = Path(path).read_bytes()
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as err:
+        line = raw.count(b"\n", 0, err.start) + 1
+        raise ValueError(f"{path}:{line}: not UTF-8: found byte 0x{raw[err.start]:02x}") from err
+
+
+def read_yaml(path: str | os.PathLike[str]) -> Any:
+    """Read a YAML file of plain values.
+
+    Raises:
+        FileNotFoundError: the file is not there.
+        ValueError: it is not YAML or not UTF-8; the message names the file.
+    """
+    try:
+        return yaml.safe_load(read_text(path))
+    except (yaml.YAMLError, RecursionError) as err:
+        raise ValueError(f"{path}: not valid YAML: {' '.join(str(err).split())}") from err
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:

@@ -16,7 +16,7 @@ import yaml
 
 PACKAGE = "visiontokens"
 ROOT = Path(__file__).parent
-SETTINGS = ("config", "provenance", "sources")
+SETTINGS = ("config", "provenance", "seals", "sources")
 """Packages left out: what they decide reaches a rule as parameters, and a new setting must not re-run everything."""
 
 

@@ -10,6 +10,8 @@ import logging
 import sys
 from pathlib import Path
 
+from visiontokens.seals import alone, check, seal, sealing
+
 BENCH_METHODS = (
     "none", "avgpool", "avgpool3", "avgpool-after", "stf", "mbtf", "stf-mbtf", "stf-mbtf-k3", "vcc-2-8", "vcc-2-4",
     "vcc-16-4", "progressive", "random-2-8", "kmeans-2-8", "fastv-2-8", "qformer-32", "prumerge-8", "prumerge-plus-8",
@@ -29,7 +31,8 @@ def world(args: argparse.Namespace) -> None:
     world = load_config(args.config).world
     if world is None:
         raise ValueError(f"{args.config[-1]}: key 'world': found null, expected sizes: these data are not generated")
-    build_world(args.out, world)
+    with alone(args.out):
+        build_world(args.out, world)
 
 
 def clips(args: argparse.Namespace) -> None:
@@ -40,7 +43,8 @@ def clips(args: argparse.Namespace) -> None:
     sizes = load_config(args.config).video.clips
     if sizes is None:
         raise ValueError(f"{args.config[-1]}: key 'video.clips': found null, expected sizes: no clips are generated")
-    build_clips(args.out, sizes, args.instructions)
+    with alone(args.out):
+        build_clips(args.out, sizes, args.instructions)
 
 
 def further(args: argparse.Namespace) -> None:
@@ -48,7 +52,8 @@ def further(args: argparse.Namespace) -> None:
     from visiontokens.config import load_config
     from visiontokens.data.miniworld.further import build_further
 
-    build_further(args.out, load_config(args.config).further, args.names)
+    with alone(args.out):
+        build_further(args.out, load_config(args.config).further, args.names)
 
 
 def tower(args: argparse.Namespace) -> None:
@@ -56,47 +61,68 @@ def tower(args: argparse.Namespace) -> None:
     from visiontokens.config import load_config
     from visiontokens.train.backbones.tower import pretrain_tower
 
-    pretrain_tower(load_config(args.config).backbones.pretrain_tower, args.out)
+    with sealing(args.out):
+        pretrain_tower(load_config(args.config).backbones.pretrain_tower, args.out)
 
 
 def llm(args: argparse.Namespace) -> None:
     """Pretrain the mini language model from nothing."""
     from visiontokens.train.backbones.llm import pretrain_llm
 
-    pretrain_llm(args.out, args.run_dir, args.tower)
+    check(args.tower)
+    with alone(args.run_dir), sealing(args.out):
+        pretrain_llm(args.out, args.run_dir, args.tower)
 
 
 def features(args: argparse.Namespace) -> None:
     """Compute the frozen tower's features of one image set."""
     from visiontokens.config import load_config
     from visiontokens.data.featurize import featurize
+    from visiontokens.data.integrity import check_images
 
-    featurize(load_config(args.config), args.image_set, args.workers)
+    config = load_config(args.config)
+    check_images(config, args.image_set)
+    check(config.backbones.tower)
+    folder = config.data_dir / "features" / args.image_set
+    with alone(folder), sealing(folder):
+        featurize(config, args.image_set, args.workers)
 
 
 def class_states(args: argparse.Namespace) -> None:
     """Compute what some methods need besides the features of one image set: CLS and the levels left out there."""
     from visiontokens.config import load_config
-    from visiontokens.data.class_states import class_states
+    from visiontokens.data.class_states import class_folder, class_states
+    from visiontokens.data.integrity import check_images
 
-    class_states(load_config(args.config), args.image_set)
+    config = load_config(args.config)
+    check_images(config, args.image_set)
+    check(config.backbones.tower)
+    folder = class_folder(config.data_dir / "features" / args.image_set)
+    with alone(folder), sealing(folder):
+        class_states(config, args.image_set)
 
 
 def train(args: argparse.Namespace) -> None:
     """Run one training stage of one experiment; continues a killed run."""
     from visiontokens.config import load_config
+    from visiontokens.data.integrity import check_inputs
     from visiontokens.report.card import write_card
     from visiontokens.train.processes import Processes, Stopped
     from visiontokens.train.trainer import train_stage
 
     config = load_config(args.config)
-    try:
-        train_stage(config, args.experiment, args.seed, args.stage, run_dir=args.run_dir, out=args.out, init=args.init)
-    except Stopped as stopped:
-        logging.getLogger(__name__).info("%s", stopped)
-        sys.exit(STOPPED)
-    if Processes.from_environment().first:
-        write_card(args.out, bases=[config.backbones.llm, config.backbones.tower])
+    check_inputs(config, args.init)
+    first = Processes.from_environment().first
+    with alone(args.run_dir, write=first), sealing(args.out, write=first):
+        try:
+            train_stage(
+                config, args.experiment, args.seed, args.stage, run_dir=args.run_dir, out=args.out, init=args.init
+            )
+        except Stopped as stopped:
+            logging.getLogger(__name__).info("%s", stopped)
+            sys.exit(STOPPED)
+        if first:
+            write_card(args.out, bases=[config.backbones.llm, config.backbones.tower])
 
 
 def download(args: argparse.Namespace) -> None:
@@ -136,19 +162,29 @@ def plan(args: argparse.Namespace) -> None:
 def predict(args: argparse.Namespace) -> None:
     """Answer every benchmark with one experiment's model; continues a killed run, and shares work under torchrun."""
     from visiontokens.config import load_config
+    from visiontokens.data.integrity import check_inputs
     from visiontokens.evaluate.parts import Share
     from visiontokens.evaluate.predict import predict_experiment
 
     config, share = load_config(args.config), Share.chosen(args.shard)
-    predict_experiment(config, args.experiment, args.seed, args.model, args.out, share=share)
+    check_inputs(config, args.model)
+    single = share.count == 1
+    with alone(args.out, write=single), sealing(args.out, write=single):
+        whole = predict_experiment(config, args.experiment, args.seed, args.model, args.out, share=share)
+    if whole and not single:
+        seal(args.out)
 
 
 def validate(args: argparse.Namespace) -> None:
     """Score one experiment's model on the validation split."""
     from visiontokens.config import load_config
+    from visiontokens.data.integrity import check_inputs
     from visiontokens.evaluate.validate import validate_experiment
 
-    validate_experiment(load_config(args.config), args.experiment, args.seed, args.model, args.out)
+    config = load_config(args.config)
+    check_inputs(config, args.model)
+    with sealing(args.out):
+        validate_experiment(config, args.experiment, args.seed, args.model, args.out)
 
 
 def score(args: argparse.Namespace) -> None:
@@ -176,9 +212,14 @@ def score(args: argparse.Namespace) -> None:
 def score_run(args: argparse.Namespace) -> None:
     """Score the predictions of one experiment on every benchmark of the scale (no model needed)."""
     from visiontokens.config import load_config
+    from visiontokens.data.integrity import check_world
     from visiontokens.evaluate.scoring import score_experiment
 
-    score_experiment(load_config(args.config), args.experiment, args.seed, args.predictions, args.out)
+    config = load_config(args.config)
+    check_world(config)
+    check(args.predictions)
+    with sealing(args.out):
+        score_experiment(config, args.experiment, args.seed, args.predictions, args.out)
 
 
 def submission(args: argparse.Namespace) -> None:
@@ -194,16 +235,24 @@ def redundancy(args: argparse.Namespace) -> None:
     """Pool an un-retrained model's tokens and look inside it."""
     from visiontokens.analyze.redundancy import run_redundancy
     from visiontokens.config import load_config
+    from visiontokens.data.integrity import check_inputs
 
-    run_redundancy(load_config(args.config), args.model, args.out)
+    config = load_config(args.config)
+    check_inputs(config, args.model)
+    with sealing(args.out):
+        run_redundancy(config, args.model, args.out)
 
 
 def search(args: argparse.Namespace) -> None:
     """Search the per-layer schedule that an experiment's method asks for; continues a killed search."""
     from visiontokens.analyze.search import search
     from visiontokens.config import load_config
+    from visiontokens.data.integrity import check_inputs
 
-    search(load_config(args.config), args.experiment, args.model, args.run_dir, args.out)
+    config = load_config(args.config)
+    check_inputs(config, args.model)
+    with alone(args.run_dir), sealing(args.out):
+        search(config, args.experiment, args.model, args.run_dir, args.out)
 
 
 def explore(args: argparse.Namespace) -> None:
@@ -211,7 +260,8 @@ def explore(args: argparse.Namespace) -> None:
     from visiontokens.analyze.explorer import explore
     from visiontokens.config import load_config
 
-    explore(load_config(args.config), args.out)
+    with sealing(args.out):
+        explore(load_config(args.config), args.out)
 
 
 def efficiency(args: argparse.Namespace) -> None:
@@ -219,7 +269,8 @@ def efficiency(args: argparse.Namespace) -> None:
     from visiontokens.config import load_config
     from visiontokens.measure.record import measure_all
 
-    measure_all(load_config(args.config), args.out)
+    with sealing(args.out):
+        measure_all(load_config(args.config), args.out)
 
 
 def bench(args: argparse.Namespace) -> None:
@@ -345,19 +396,24 @@ def metadata(args: argparse.Namespace) -> None:
 def notebook(args: argparse.Namespace) -> None:
     """Execute one notebook and render it."""
     from visiontokens.config import load_config
+    from visiontokens.data.integrity import check_results
     from visiontokens.report.render import run_notebook
 
-    out = args.out or load_config(args.config).results_dir / "paper"
+    config = load_config(args.config)
+    check_results(config)
+    out = args.out or config.results_dir / "paper"
     run_notebook(args.notebook, args.executed, args.html, out, args.config)
 
 
 def summary(args: argparse.Namespace) -> None:
     """Write the summary table, headline metrics, and the trained rows' model cards."""
     from visiontokens.config import load_config
+    from visiontokens.data.integrity import check_results
     from visiontokens.report.card import write_cards
     from visiontokens.report.render import summary
 
     config = load_config(args.config)
+    check_results(config)
     summary(config, args.out)
     write_cards(config, args.out / "cards")
 

@@ -10,7 +10,7 @@ import pytest
 from visiontokens.sources import ROOT, imports
 
 STREET = [
-    ("provenance",),
+    ("provenance", "seals"),
     ("config",),
     ("sources", "records"),
     ("data",),

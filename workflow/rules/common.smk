@@ -280,4 +280,6 @@ def announce():
     """Print the summary table and where to look next."""
     summary, page = Path(RESULTS, "paper/summary.txt"), Path(RESULTS, "site/index.html")
     if summary.is_file() and page.is_file():
-        print(f"\n{summary.read_text(encoding='utf-8')}\nTables and figures: open {page}")
+        text = f"\n{summary.read_text(encoding='utf-8')}\nTables and figures: open {page}"
+        encoding = sys.stdout.encoding or "utf-8"
+        print(text.encode(encoding, "replace").decode(encoding))  # not every locale can show a plus-minus

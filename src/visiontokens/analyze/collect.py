@@ -15,9 +15,9 @@ from typing import Any
 
 import pandas as pd
 
-from visiontokens.analyze.reference import ResultError
+from visiontokens.analyze.reference import ResultError, read_csv
 from visiontokens.config import load_config, load_experiments, seeds_of
-from visiontokens.provenance import read_json
+from visiontokens.provenance import read_json, read_text
 
 SCORE_COLUMNS = ["experiment", "seed", "benchmark", "metric", "value", "ci_low", "ci_high", "se", "n"]
 REDUNDANCY_COLUMNS = {
@@ -63,7 +63,7 @@ def scores(results: Path, settings: Path | None = None) -> pd.DataFrame:
     """
     rows = []
     for experiment, seed, path in run_files(results, "scores/*/seed*/*.json", settings):
-        found = read_json(path)
+        found = _object(path)
         if not is_result(found):
             continue
         row = {
@@ -88,7 +88,7 @@ def parts(results: Path) -> pd.DataFrame:
     """Return the benchmarks' numeric sub-scores: columns experiment, seed, benchmark, part, value."""
     rows = []
     for experiment, seed, path in run_files(results, "scores/*/seed*/*.json"):
-        found = read_json(path)
+        found = _object(path)
         if is_result(found):
             rows += [(experiment, seed, path.stem, part, value) for part, value in flatten(found.get("parts", {}))]
     return pd.DataFrame(rows, columns=["experiment", "seed", "benchmark", "part", "value"])
@@ -112,7 +112,7 @@ def spent_tokens(results: Path, settings: Path | None = None) -> dict[str, float
     """
     sums: dict[str, list[float]] = {}
     for experiment, _, path in run_files(results, "scores/*/seed*/*.json", settings):
-        found = read_json(path)
+        found = _object(path)
         mean = (found.get("predicted_vision_tokens") or {}).get(path.stem)
         if mean is not None:
             total = sums.setdefault(experiment, [0.0, 0.0])
@@ -132,7 +132,7 @@ def efficiency(results: Path, spent: Mapping[str, float] | None = None) -> pd.Da
     """
     rows = []
     for path in sorted(results.glob("efficiency/*.json")):
-        found = read_json(path)
+        found = _object(path)
         for key in ("tokens_total", "tokens_mean", "compression_ratio", "prefill_flops", "prefill_ms"):
             _field(found, key, path)
         scalars = {k: v for k, v in found.items() if not isinstance(v, dict | list)}
@@ -173,7 +173,7 @@ def training_records(results: Path, settings: Path | None = None) -> pd.DataFram
     """Return the scalar fields of every `models/<experiment>/seed<k>/<stage>/record.json`."""
     rows = []
     for experiment, seed, path in run_files(results, "models/*/seed*/*/record.json", settings):
-        found = {k: v for k, v in read_json(path).items() if not isinstance(v, dict | list)}
+        found = {k: v for k, v in _object(path).items() if not isinstance(v, dict | list)}
         rows.append({**found, "experiment": experiment, "seed": seed, "stage": path.parent.name})
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["experiment", "seed", "stage"])
 
@@ -188,7 +188,7 @@ def redundancy(results: Path, name: str) -> pd.DataFrame:
     path = results / "redundancy" / f"{name}.csv"
     if not path.exists():
         return pd.DataFrame(columns=wanted)
-    frame = pd.read_csv(path)
+    frame = read_csv(path)
     missing = [column for column in wanted if column not in frame]
     if missing:
         raise ResultError(f"{path}: found columns {list(frame.columns)}, expected also {missing}")
@@ -206,8 +206,15 @@ def experiments(path: Path = Path("config/experiments.tsv")) -> pd.DataFrame:
 
 def benchmarks(path: Path = Path("config/benchmarks.tsv")) -> pd.DataFrame:
     """Return the benchmark table, indexed by name, with `divisor` and `chance` as numbers."""
-    frame = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False).set_index("name")
+    frame = read_csv(path, sep="\t", dtype=str, keep_default_na=False).set_index("name")
     return frame.assign(divisor=frame["divisor"].astype(float), chance=frame["chance"].astype(float))
+
+
+def _object(path: Path) -> dict[str, Any]:
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise ResultError(f"{path}: found {type(found).__name__}, expected an object")
+    return found
 
 
 def _field(found: dict[str, Any], key: str, path: Path) -> object:
@@ -218,7 +225,7 @@ def _field(found: dict[str, Any], key: str, path: Path) -> object:
 
 def _read_jsonl(path: Path) -> list[dict[str, Any]]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         try:
             row = json.loads(line)
         except json.JSONDecodeError as err:

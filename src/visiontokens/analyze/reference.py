@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from pandas.errors import EmptyDataError, ParserError
+
+from visiontokens.provenance import read_text
 
 REFERENCE = Path("data/reference")
 REFERENCE_FILES = ("llava_stf.csv", "llavolta.csv", "llava_1_5.csv", "m3.csv", "quecc.csv")
@@ -42,7 +47,7 @@ def reference(paper: str | None = None, table: str | None = None, folder: Path =
 @lru_cache(maxsize=len(REFERENCE_FILES))
 def _read_reference(path: Path, changed: int) -> pd.DataFrame:
     """Read one file; `changed` is its time, so that a new one is read again. Callers must not write into the frame."""
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    frame = read_csv(path, dtype=str, keep_default_na=False)
     if list(frame.columns) != REFERENCE_COLUMNS:
         raise ResultError(f"{path}: found columns {list(frame.columns)}, expected {REFERENCE_COLUMNS}")
     for column in ("value", "std"):
@@ -58,4 +63,18 @@ def _read_reference(path: Path, changed: int) -> pd.DataFrame:
 
 def reference_rows(folder: Path = REFERENCE) -> pd.DataFrame:
     """Return which experiment regenerates which published row: columns paper, table, row, experiment."""
-    return pd.read_csv(folder / "rows.csv", dtype=str, keep_default_na=False)
+    return read_csv(folder / "rows.csv", dtype=str, keep_default_na=False)
+
+
+def read_csv(path: Path, **options: Any) -> pd.DataFrame:
+    """Read a table by pandas with these options.
+
+    Raises:
+        FileNotFoundError: the file is not there.
+        ResultError: it is no table; the message names the file.
+        ValueError: it is not UTF-8.
+    """
+    try:
+        return pd.read_csv(io.StringIO(read_text(path), newline=""), **options)
+    except (EmptyDataError, ParserError) as err:
+        raise ResultError(f"{path}: no table: {err}") from err

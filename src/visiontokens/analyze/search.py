@@ -27,7 +27,7 @@ from visiontokens.models.build import weights_hash
 from visiontokens.models.kernels import choose_kernel, use_kernel
 from visiontokens.models.llava import LlavaWithCompressor
 from visiontokens.models.processors import load_tokenizer
-from visiontokens.provenance import sha256_json, stamp, write_json
+from visiontokens.provenance import read_text, sha256_json, stamp, write_json
 
 log = logging.getLogger(__name__)
 
@@ -106,8 +106,11 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     """Return the whole lines of a file of JSON objects; none if it is not there."""
     if not path.is_file():
         return []
-    text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    text = read_text(path)
+    try:
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    except json.JSONDecodeError as err:
+        raise ValueError(f"{path}: a line is not JSON ({err.msg}); remove the file to search anew") from err
 
 
 def search(config: Config, experiment: str, model_dir: Path, run_dir: Path, out: Path) -> None:

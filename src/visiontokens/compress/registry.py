@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from visiontokens.provenance import read_yaml
 
 if TYPE_CHECKING:
     from visiontokens.compress.base import Compressor, Geometry
@@ -160,7 +161,10 @@ class MethodSpec(BaseModel):
         if not path.is_file():
             beside = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "nothing"
             raise FileNotFoundError(f"{path}: no such method file; {path.parent} holds: {beside}")
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        try:
+            raw = read_yaml(path)
+        except ValueError as err:
+            raise MethodError(str(err)) from err
         if not isinstance(raw, dict):
             raise MethodError(f"{path}: expected a mapping with name and params, found {type(raw).__name__}")
         for key in raw:

@@ -10,8 +10,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from visiontokens.provenance import read_yaml
 
 NO_PIVOT = 10_000
 _DEPTH = re.compile(r"(-?\d+)/(\d+)")
@@ -133,7 +134,7 @@ class Schedule(BaseModel):
         if not path.is_file():
             beside = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "nothing"
             raise FileNotFoundError(f"{path}: no such schedule; {path.parent} holds: {beside}")
-        raw: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw: Any = read_yaml(path)
         try:
             return cls.model_validate(raw if isinstance(raw, dict) else {"stages": raw})
         except ValueError as err:

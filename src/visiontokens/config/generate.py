@@ -42,9 +42,12 @@ def write_generated(folder: Path) -> list[Path]:
 
 
 def write_resolved(config: Config, path: Path) -> None:
-    """Write every setting of a run, defaults included, as YAML."""
+    """Write every setting of a run, defaults included, as YAML; a file that says so already stays as it is."""
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    if path.is_file() and path.read_bytes() == text.encode():
+        return  # so data in a folder that cannot be written can be used
     with atomic_write(path) as handle:
-        yaml.safe_dump(config.model_dump(mode="json"), handle, sort_keys=False, allow_unicode=True)
+        handle.write(text)
 
 
 def _lines(section: BaseModel, depth: int = 0) -> Iterator[str]:

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from visiontokens import provenance
 from visiontokens.config.models import Config
 
 
@@ -62,9 +62,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: it is not YAML, or not a mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as err:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(err).split())}") from err
+        values = provenance.read_yaml(path)
+    except ValueError as err:
+        raise ConfigError(str(err)) from err
     if values is None:
         return {}
     if not isinstance(values, dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from visiontokens.config.load import ConfigError, suggest
 from visiontokens.config.locate import config_folder
 from visiontokens.config.models import Config, Count, RowSet, Section, Size
+from visiontokens.provenance import read_text
 
 Row = TypeVar("Row", bound=BaseModel)
 PAPERS = (
@@ -236,8 +238,11 @@ def read_table(path: Path, model: type[Row]) -> list[tuple[int, Row]]:
         FileNotFoundError: the table is not there.
         ConfigError: unknown or missing columns, a line of another length, or a wrong value.
     """
-    with path.open(encoding="utf-8", newline="") as handle:
-        cells = [(n, c) for n, c in enumerate(csv.reader(handle, delimiter="\t"), 1) if c and not c[0].startswith("#")]
+    try:
+        lines = csv.reader(io.StringIO(read_text(path), newline=""), delimiter="\t")
+        cells = [(n, c) for n, c in enumerate(lines, 1) if c and not c[0].startswith("#")]
+    except (ValueError, csv.Error) as err:
+        raise ConfigError(f"{err}" if str(path) in str(err) else f"{path}: no table: {err}") from err
     if not cells:
         raise ConfigError(f"{path}: found nothing, expected a header line")
     (head_line, head), *body = cells

@@ -130,6 +130,8 @@ def _check_end(archive: Path, tar: tarfile.TarFile) -> None:
     tar.fileobj.seek(end)
     if tar.fileobj.read(512) != bytes(512):
         raise ArchiveError(f"{archive}: broken or cut off: no end mark after {len(infos)} entries")
+    while tar.fileobj.read(1 << 20):
+        pass  # a compressed tar has its checksum at the very end
 
 
 def _choose(archive: Path, members: Sequence[Member], member: str, target: Path) -> list[tuple[Member, PurePosixPath]]:

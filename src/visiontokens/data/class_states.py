@@ -16,12 +16,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from visiontokens.config import Config
-from visiontokens.data.features import FeatureError, FeatureStore, FeatureUnion, image_paths, tower_levels
+from visiontokens.data.features import (
+    FeatureError,
+    FeatureStore,
+    FeatureUnion,
+    image_paths,
+    load_array,
+    read_index,
+    tower_levels,
+)
 from visiontokens.data.featurize import configured_tower
 from visiontokens.data.images import Preprocessor
 from visiontokens.data.precision import autocast
 from visiontokens.data.progress import Progress
-from visiontokens.provenance import read_json, sha256_json, write_json
+from visiontokens.provenance import read_json, reserve, sha256_json, write_json
+from visiontokens.seals import check
 
 if TYPE_CHECKING:
     import torch
@@ -85,10 +94,11 @@ def open_states(
         raise FileNotFoundError(
             f"{beside}/index.json: no class tokens there; compute them with `visiontokens class-states`"
         )
-    index = read_json(beside / "index.json")
+    check(beside, only=["index.json", "class.npy"])
+    index = read_index(beside, ("paths", "levels", "class_levels", "tower", "shape"))
     kept = FeatureStore.open(folder, [k for k in levels if k not in index["levels"]], tower=tower)
     extra = FeatureStore.open(beside, [k for k in levels if k in index["levels"]], tower=kept.tower)
-    tokens = np.load(beside / "class.npy", mmap_mode="r")
+    tokens = load_array(beside / "class.npy")
     expected = (len(index["paths"]), index["class_levels"], index["shape"][1])
     if tokens.shape != expected:
         raise FeatureError(f"{beside / 'class.npy'}: expected shape {expected}, found {tokens.shape}")
@@ -183,6 +193,7 @@ def _prepare(folder: Path, key: str, files: dict[str, tuple[int, ...]]) -> int:
         stale.unlink()
     for name, shape in files.items():
         np.lib.format.open_memmap(_part(folder, name), mode="w+", dtype=np.float16, shape=shape).flush()
+        reserve(_part(folder, name), _part(folder, name).stat().st_size)
     write_json(mark, {"key": key, "done": 0})
     return 0
 

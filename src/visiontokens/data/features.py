@@ -9,6 +9,7 @@ under the frame's key.
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +27,8 @@ from visiontokens.data.images import Preprocessor
 from visiontokens.data.precision import autocast
 from visiontokens.data.progress import Progress
 from visiontokens.data.videos import file_of, frame_keys
-from visiontokens.provenance import read_json, sha256_json, write_json
+from visiontokens.provenance import read_json, read_text, reserve, sha256_json, write_json
+from visiontokens.seals import check
 
 if TYPE_CHECKING:
     import torch
@@ -61,6 +64,35 @@ def tower_levels(levels: Iterable[int], n_layers: int) -> list[int]:
     return sorted({tower_level(level, n_layers) for level in levels})
 
 
+def read_index(folder: Path, keys: Sequence[str] = ("paths", "levels", "tower", "shape")) -> dict[str, Any]:
+    """Read the `index.json` of a feature folder.
+
+    Raises:
+        FeatureError: a key is missing.
+        ValueError: it is not JSON.
+    """
+    index = read_json(folder / "index.json")
+    missing = [key for key in keys if not isinstance(index, dict) or key not in index]
+    if missing:
+        raise FeatureError(f"{folder / 'index.json'}: expected the keys {', '.join(keys)}, missing {missing[0]!r}")
+    return dict(index)
+
+
+def load_array(path: Path) -> np.ndarray:
+    """Open an array file as read-only memory.
+
+    Raises:
+        FileNotFoundError: no such file.
+        FeatureError: it is cut off or no array file.
+    """
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, SyntaxError, TokenError, TypeError) as err:
+        size = path.stat().st_size
+        raise FeatureError(f"{path}: expected a whole array file, found {size} bytes ({err})") from err
+    return array
+
+
 def image_paths(root: str | Path, image_set: str) -> list[str]:
     """Return the paths of one image set, in file order, relative to `root`.
 
@@ -78,8 +110,9 @@ def _listed(table: Path, wanted: str) -> list[str]:
     """Return the paths of one set from a table with the columns `set` and `path`."""
     if not table.is_file():
         raise FileNotFoundError(f"{table}: no table of {table.stem}")
-    with table.open(encoding="utf-8", newline="") as handle:
-        rows = list(csv.DictReader(handle, delimiter="\t"))
+    rows = list(csv.DictReader(io.StringIO(read_text(table), newline=""), delimiter="\t"))
+    if not all(row.get("set") and row.get("path") for row in rows):
+        raise FeatureError(f"{table}: expected the columns 'set' and 'path' in every line")
     found = [row["path"] for row in rows if row["set"] == wanted]
     if not found:
         raise FeatureError(f"{table}: expected rows of set {wanted!r}, found {sorted({row['set'] for row in rows})}")
@@ -117,13 +150,15 @@ class FeatureStore:
         Raises:
             FileNotFoundError: no features there.
             FeatureError: a level is missing, a file's shape does not fit the index, or another tower made them.
+            SealError: a file is not as the job that made it left it.
         """
         folder = Path(folder)
         if not (folder / "index.json").is_file():
             raise FileNotFoundError(
                 f"{folder}/index.json: no features there; compute them with `visiontokens features`"
             )
-        index = read_json(folder / "index.json")
+        check(folder, only=["index.json", *(f"level{level}.npy" for level in levels)])
+        index = read_index(folder)
         if tower is not None and index["tower"] != tower:
             raise FeatureError(f"{folder}: expected features of tower {tower[:12]}, found tower {index['tower'][:12]}")
         absent = sorted(set(levels) - set(index["levels"]))
@@ -132,7 +167,7 @@ class FeatureStore:
         arrays = {}
         for level in levels:
             path = folder / f"level{level}.npy"
-            arrays[level] = np.load(path, mmap_mode="r")
+            arrays[level] = load_array(path)
             expected = (len(index["paths"]), *index["shape"])
             if arrays[level].shape != expected:
                 raise FeatureError(f"{path}: expected shape {expected}, found {arrays[level].shape}")
@@ -154,7 +189,8 @@ class FeatureStore:
 
         missing = [path for path in paths if path not in self._rows]
         if missing:
-            raise FeatureError(f"{self.folder}: expected features of {missing[0]!r}, found none ({len(self)} images)")
+            where = self.folder / "index.json"
+            raise FeatureError(f"{where}: expected features of {missing[0]!r}, found none ({len(self)} images)")
         rows = [self._rows[path] for path in paths]
         return {level: torch.from_numpy(array[rows]) for level, array in self._arrays.items()}
 
@@ -299,6 +335,7 @@ def _prepare(folder: Path, key: str, levels: Sequence[int], shape: tuple[int, ..
         stale.unlink()
     for level in levels:
         np.lib.format.open_memmap(_part(folder, level), mode="w+", dtype=np.float16, shape=shape).flush()
+        reserve(_part(folder, level), _part(folder, level).stat().st_size)
 
 
 def _run(job: _Job, ranges: Sequence[tuple[int, int]]) -> None:

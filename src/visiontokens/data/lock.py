@@ -22,8 +22,11 @@ class Lock:
     def __init__(self, path: Path) -> None:
         self._path = path
         content = read_json(path) if path.is_file() else {}
+        files = content.get("files", {}) if isinstance(content, dict) else None
+        if not isinstance(files, dict) or not all(isinstance(entry, dict) for entry in files.values()):
+            raise DownloadError(f"{path}: not the record of a download; remove it to have the files checked again")
         self.revision: str = content.get("revision", "")
-        self.files: dict[str, dict[str, Any]] = content.get("files", {})
+        self.files: dict[str, dict[str, Any]] = files
         self.whole: bool = content.get("whole", False)
 
     def expected(self, name: str, size: int | None, sha256: str) -> tuple[int | None, str]:

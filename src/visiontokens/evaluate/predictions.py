@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from visiontokens.data.benchmarks import Example
 from visiontokens.data.benchmarks.prompts import bare_question
-from visiontokens.provenance import atomic_write, sha256_json
+from visiontokens.provenance import atomic_write, read_text, sha256_json
 
 VISION_TOKENS = "vision_tokens"
 """In an answer's metadata: vision tokens that entered the language model, where that depends on the image."""
@@ -149,10 +149,9 @@ def _official_keys(examples: Sequence[Example]) -> dict[tuple[str, str], list[st
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number, checked record) of a prediction file."""
-    with Path(path).open(encoding="utf-8") as handle:
-        for number, line in enumerate(handle, 1):
-            if line.strip():
-                yield number, _parse(line, f"{path}:{number}")
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if line.strip():
+            yield number, _parse(line, f"{path}:{number}")
 
 
 def _parse(line: str, where: str) -> dict[str, Any]:

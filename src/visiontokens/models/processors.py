@@ -23,13 +23,17 @@ def load_tokenizer(folders: Iterable[Path | None]) -> Any:
 
     Raises:
         FileNotFoundError: none has.
+        CheckpointError: it is damaged.
     """
     tried = [folder for folder in folders if folder is not None]
     for folder in tried:
-        if (folder / "tokenizer.json").is_file():
-            return PreTrainedTokenizerFast.from_pretrained(folder)
-        if (folder / "tokenizer.model").is_file():
-            return LlamaTokenizer.from_pretrained(folder)
+        for name, kind in (("tokenizer.json", PreTrainedTokenizerFast), ("tokenizer.model", LlamaTokenizer)):
+            if (folder / name).is_file():
+                try:
+                    tokenizer: Any = kind.from_pretrained(folder)
+                except Exception as err:  # the Rust library raises bare exceptions
+                    raise CheckpointError(f"{folder / name}: no whole tokenizer there or beside it: {err}") from err
+                return tokenizer
     listed = ", ".join(map(str, tried))
     raise FileNotFoundError(f"{listed}: neither tokenizer.json nor tokenizer.model found")
 

@@ -17,6 +17,7 @@ from visiontokens.compress.schedule import Stage
 from visiontokens.data.progress import Progress
 from visiontokens.models.load import Load
 from visiontokens.provenance import write_json
+from visiontokens.seals import seal
 from visiontokens.train.processes import StopRequest, total, wait_for_all
 from visiontokens.train.records import MARK
 from visiontokens.train.speed import Peak
@@ -165,6 +166,7 @@ class CheckpointMark(TrainerCallback):
         if not state.is_world_process_zero:
             return
         newest = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        seal(newest)
         write_json(newest / MARK, {"step": state.global_step})
         for folder in newest.parent.glob("checkpoint-*"):
             if folder != newest:

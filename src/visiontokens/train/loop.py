@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -35,6 +36,8 @@ from visiontokens.train.weights import (
 
 log = logging.getLogger(__name__)
 WEIGHTS = "model.safetensors"
+FULL = re.compile("iostream error|unexpected pos|file write failed|PytorchStreamWriter")
+"""How torch's writer words that a file cannot grow."""
 
 
 class StageTrainer(Trainer):
@@ -139,6 +142,17 @@ class StageTrainer(Trainer):
             meter.flops += step_flops(self.network, load)
         meter.forwards += 1
         return loss
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write a checkpoint; torch's writer does not say that a disk is full, so we do."""
+        try:
+            super()._save_checkpoint(model, trial)
+        except RuntimeError as err:
+            if not FULL.search(str(err)):
+                raise
+            folder = str(self.args.output_dir)
+            free = shutil.disk_usage(folder).free
+            raise OSError(f"{folder}: no checkpoint can be written, {free} bytes are free there ({err})") from err
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the weights of a checkpoint, unless DeepSpeed writes them with the optimizer's state anyway."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from visiontokens.provenance import read_json, sha256_json, stamp, write_json
+from visiontokens.provenance import read_json, read_text, sha256_json, stamp, write_json
+from visiontokens.seals import check
 
+log = logging.getLogger(__name__)
 MARK = "complete.json"
 """Written last into a checkpoint; one without it was cut short and is not used."""
 
@@ -57,14 +60,24 @@ def claim(run_dir: Path, identity: Mapping[str, Any], *, write: bool = True) -> 
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the latest complete checkpoint and remove incomplete ones."""
+    """Return the latest complete checkpoint and remove incomplete and damaged ones."""
     complete: list[tuple[int, Path]] = []
     for path in folder.glob("checkpoint-*"):
-        if (path / MARK).is_file():
+        if (path / MARK).is_file() and _whole(path):
             complete.append((int(path.name.rsplit("-", 1)[1]), path))
         else:
             shutil.rmtree(path)
     return max(complete)[1] if complete else None
+
+
+def _whole(checkpoint: Path) -> bool:
+    """Tell whether a checkpoint is as it was written; a damaged one would train to other weights without an error."""
+    try:
+        check(checkpoint)
+    except ValueError as err:
+        log.warning("%s: damaged, not used: %s", checkpoint, err)
+        return False
+    return True
 
 
 def trim_log(path: Path, step: int) -> None:
@@ -88,7 +101,7 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
         ValueError: a malformed line; the message names file and line.
     """
     rows = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError as err:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from visiontokens.data.videos import TEST_SET as TEST_VIDEOS
-from visiontokens.provenance import read_json
+from visiontokens.provenance import read_json, read_text
 
 FURTHER_SET = "further"
 """Set of the images of benchmarks that only some scales ask for."""
@@ -78,8 +78,16 @@ class Benchmark:
             FileNotFoundError: an official file is missing.
             BenchmarkError: a file breaks its format, or question ids repeat.
         """
-        examples = self.load(Path(benchmarks_dir) / self.folder, **options)
-        return check_examples(self.name, examples)
+        folder = Path(benchmarks_dir) / self.folder
+        try:
+            return check_examples(self.name, self.load(folder, **options))
+        except (KeyError, IndexError, TypeError, AttributeError) as err:
+            kind = type(err).__name__
+            raise BenchmarkError(f"{folder}: a record is not as its format promises ({kind}: {err})") from err
+        except ValueError as err:
+            if isinstance(err, BenchmarkError) or str(folder) in str(err):
+                raise
+            raise BenchmarkError(f"{folder}: a record is not as its format promises ({err})") from err
 
     def image_path(self, benchmarks_dir: Path, example: Example) -> Path | None:
         """Return where an example's image lies, or None for a text-only question."""
@@ -137,17 +145,16 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         BenchmarkError: a line is not a JSON object; the message names file and line.
     """
     records = []
-    with path.open(encoding="utf-8") as handle:
-        for number, line in enumerate(handle, 1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as err:
-                raise BenchmarkError(f"{path}:{number}: not valid JSON: {err.msg}") from err
-            if not isinstance(record, dict):
-                raise BenchmarkError(f"{path}:{number}: found {type(record).__name__}, expected an object")
-            records.append(record)
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as err:
+            raise BenchmarkError(f"{path}:{number}: not valid JSON: {err.msg}") from err
+        if not isinstance(record, dict):
+            raise BenchmarkError(f"{path}:{number}: found {type(record).__name__}, expected an object")
+        records.append(record)
     return records
 
 

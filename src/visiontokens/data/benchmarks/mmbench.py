@@ -93,22 +93,46 @@ def read_rows(path: Path, columns: Sequence[str] = COLUMNS) -> Iterator[dict[str
 
 
 def _tsv(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield TSV rows; cells hold whole images, so the csv module's cell limit is lifted."""
+    """Yield TSV rows; cells hold whole images, so the csv module's cell limit is lifted.
+
+    Raises:
+        BenchmarkError: a row is shorter or longer than the header, the last line has no end, or it is not UTF-8.
+    """
     csv.field_size_limit(sys.maxsize)
-    with path.open(encoding="utf-8", newline="") as handle:
-        yield from csv.DictReader(handle, delimiter="\t")
+    with path.open("rb") as raw:
+        raw.seek(max(path.stat().st_size - 1, 0))
+        if raw.read() != b"\n":
+            raise BenchmarkError(f"{path}: found no end of the last line: the file is cut off")
+    try:
+        with path.open(encoding="utf-8", newline="") as handle:
+            rows = csv.DictReader(handle, delimiter="\t")
+            for row in rows:
+                if None in row or None in row.values():
+                    raise BenchmarkError(f"{path}:{rows.line_num}: expected {len(rows.fieldnames or ())} columns")
+                yield row
+    except (UnicodeDecodeError, csv.Error) as err:
+        raise BenchmarkError(f"{path}: no table in UTF-8: {err}") from err
 
 
 def _xlsx(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of the first sheet, keyed by its header row."""
+    """Yield the rows of the first sheet, keyed by its header row.
+
+    Raises:
+        BenchmarkError: it is no whole sheet.
+    """
     import openpyxl
 
-    book = openpyxl.load_workbook(path, read_only=True)
-    rows = book.worksheets[0].iter_rows(values_only=True)
-    header = [str(cell) for cell in next(rows, ())]
-    for cells in rows:
-        yield dict(zip(header, cells, strict=True))
-    book.close()
+    try:
+        book = openpyxl.load_workbook(path, read_only=True)
+        head, *rows = book.worksheets[0].iter_rows(values_only=True)
+        book.close()
+        header = [str(cell) for cell in head]
+        records = [dict(zip(header, cells, strict=True)) for cells in rows]
+    except FileNotFoundError:
+        raise
+    except Exception as err:  # openpyxl raises whatever its zip, XML and schema readers raise
+        raise BenchmarkError(f"{path}: expected a whole XLSX sheet ({type(err).__name__}: {err})") from err
+    yield from records
 
 
 def text_of(cell: object) -> str:

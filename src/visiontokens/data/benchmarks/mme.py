@@ -13,6 +13,7 @@ from pathlib import Path
 
 from visiontokens.data.benchmarks import prompts
 from visiontokens.data.benchmarks.base import BenchmarkError, Example
+from visiontokens.provenance import read_text
 
 PERCEPTION = (
     "existence",
@@ -136,7 +137,7 @@ def strip_suffix(question: str) -> str:
 def _questions(path: Path) -> list[tuple[str, str]]:
     """Return the two (question, answer) pairs of one text file."""
     pairs = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
             continue
         question, tab, answer = line.rpartition("\t")

@@ -97,6 +97,16 @@ def _load_bin(path: Path) -> dict[str, Tensor]:
     return found
 
 
+def _described(entry: Any) -> bool:
+    """Tell whether a header's entry says what a tensor is and where."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
+        return False
+    shape, place = entry.get("shape"), entry.get("data_offsets")
+    if not isinstance(shape, list) or not isinstance(place, list) or len(place) != 2:
+        return False
+    return all(type(number) is int and number >= 0 for number in (*shape, *place))
+
+
 def read_header(path: Path) -> dict[str, Stored]:
     """Return the tensors of a safetensors file without reading them.
 
@@ -114,9 +124,13 @@ def read_header(path: Path) -> dict[str, Stored]:
         except ValueError as err:
             raise CheckpointError(f"{path}: safetensors header is not JSON: {err}") from err
     found = {}
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path}: safetensors header: found {type(header).__name__}, expected an object")
     for name, entry in header.items():
         if name == "__metadata__":
             continue
+        if not _described(entry):
+            raise CheckpointError(f"{path}: tensor {name!r}: expected dtype, shape and two data_offsets, found {entry}")
         if entry["dtype"] not in DTYPES:
             raise CheckpointError(
                 f"{path}: tensor {name!r}: element type {entry['dtype']}, expected one of {list(DTYPES)}"
