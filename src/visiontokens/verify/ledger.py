@@ -30,7 +30,7 @@ FILES = ("ledger.json", "ledger.csv", "ledger.md", "ledger.txt", "ledger.html", 
 TEMPLATE = Path(__file__).with_name("ledger.html.jinja")
 WORDING = (
     "PASS: the test of the claim holds at this scale. FAIL: it does not, beyond noise. NOT RUN: no rows, no test, or "
-    "too few questions to decide; the reason says which. At the scale `mini` tests are about directions and orders in "
+    "too few questions to decide; the reason says which. At the mini scales tests are about directions and orders in "
     "a small generated world, not about the papers' numbers; recomputed numbers need no results and hold at any scale. "
     "A FAIL of a recomputed number is a slip in print. With one seed an interval covers question sampling only: "
     "another training may differ by more."
