@@ -58,8 +58,8 @@ def check_images(config: Config, image_set: str) -> None:
     found = image_digest(config.data_dir, [(image_set, path) for path in paths], image_set)
     if found != expected:
         raise WorldError(
-            f"{config.data_dir}: the images of set {image_set!r} ({len(paths)}) are not those that "
-            f"{record} describes; {_again(record)}"
+            f"{config.data_dir / ('further.tsv' if further else 'images.tsv')}: the images of set {image_set!r} "
+            f"({len(paths)}) are not those that {record} describes; {_again(record)}"
         )
 
 
