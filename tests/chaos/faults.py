@@ -234,8 +234,9 @@ def damaged(pattern: str) -> Fault:
         path = rng.choice(sorted(sandbox.tree.glob(pattern)))
         what = damage(path, rng)
         name = path.relative_to(sandbox.tree).as_posix()
+        listed = (f"{WORLD}/world.json",) if name.startswith(WORLD) else ()  # images are checked as a set
         return Attempt(
-            sandbox.run(job.target), (name, path.parent.name + "/"), _renew(sandbox, name), f"{name}: {what}"
+            sandbox.run(job.target), (name, path.parent.name + "/", *listed), _renew(sandbox, name), f"{name}: {what}"
         )
 
     return fault
