@@ -12,8 +12,7 @@ import pytest
 from site_results import Here
 from synthetic_results import write_results
 
-from visiontokens.config import Config
-from visiontokens.config.models import ReportConfig
+from visiontokens.config import Config, ReportConfig
 from visiontokens.report.catalog import CATALOG
 from visiontokens.report.render import execute, stable, summary, to_html
 from visiontokens.report.site.build import build_site

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, CLIPVisionModel
 
-from visiontokens.config.models import TowerPretrainConfig
+from visiontokens.config import TowerPretrainConfig
 from visiontokens.data.miniworld.render import render
 from visiontokens.data.miniworld.scenes import Scenes, digit_instances
 from visiontokens.models.tiny import SMOKE_LLM, SMOKE_TOWER, TowerDims, image_processor, llm_config, tower_config

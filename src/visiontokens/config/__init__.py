@@ -1,31 +1,21 @@
 """Typed settings, the experiment table, and the files generated from both."""
 
+from visiontokens.config.evaluation import (
+    EfficiencyConfig,
+    EvaluateConfig,
+    JudgeConfig,
+    RedundancyConfig,
+    SearchConfig,
+)
 from visiontokens.config.load import ConfigError, load_config, parse_config
 from visiontokens.config.locate import config_folder, in_checkout
 from visiontokens.config.models import (
-    AlignConfig,
-    BackbonesConfig,
-    ClipsConfig,
     Config,
     DownloadsConfig,
-    EfficiencyConfig,
-    EvaluateConfig,
     ExperimentsConfig,
-    FeaturesConfig,
-    FurtherConfig,
-    JudgeConfig,
     LeaderboardConfig,
-    LoraSettings,
     PlanConfig,
-    RedundancyConfig,
     ReportConfig,
-    SearchConfig,
-    TowerPretrainConfig,
-    TrainConfig,
-    TrainStageConfig,
-    TuneConfig,
-    VideoConfig,
-    WorldConfig,
 )
 from visiontokens.config.tables import (
     BenchmarkRow,
@@ -38,6 +28,22 @@ from visiontokens.config.tables import (
     searched_rows,
     seeds_of,
     weights_root,
+)
+from visiontokens.config.training import (
+    AlignConfig,
+    LoraSettings,
+    TrainConfig,
+    TrainStageConfig,
+    TuneConfig,
+)
+from visiontokens.config.world import (
+    BackbonesConfig,
+    ClipsConfig,
+    FeaturesConfig,
+    FurtherConfig,
+    TowerPretrainConfig,
+    VideoConfig,
+    WorldConfig,
 )
 
 __all__ = [

@@ -13,7 +13,8 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from visiontokens.config.load import ConfigError, suggest
 from visiontokens.config.locate import config_folder
-from visiontokens.config.models import Config, Count, RowSet, Section, Size
+from visiontokens.config.models import Config
+from visiontokens.config.section import Count, RowSet, Section, Size
 from visiontokens.provenance import read_text
 
 Row = TypeVar("Row", bound=BaseModel)

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from visiontokens.config import Config, ConfigError, load_experiments
 from visiontokens.config.load import suggest
-from visiontokens.config.models import Section
+from visiontokens.config.section import Section
 from visiontokens.config.tables import read_table
 
 Role = Literal["annotations", "images", "benchmark", "tower", "llm", "checkpoint"]

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from visiontokens.analyze.reference import REFERENCE, reference
 from visiontokens.config.load import ConfigError, read_yaml
-from visiontokens.config.models import Section
+from visiontokens.config.section import Section
 from visiontokens.verify.kinds import AnyTest
 
 CLAIMS = Path("config/claims.yaml")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from visiontokens.config.models import Section
+from visiontokens.config.section import Section
 
 Pair = tuple[str, str]
 """Two experiments; the difference is first minus second."""

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionModel
 
-from visiontokens.config.models import TowerPretrainConfig
+from visiontokens.config import TowerPretrainConfig
 from visiontokens.data.miniworld.render import patch_labels, render
 from visiontokens.data.miniworld.scenes import IMAGE_SIZE, Scenes
 from visiontokens.data.precision import autocast
