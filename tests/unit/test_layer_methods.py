@@ -186,7 +186,7 @@ def test_isolated_turns_are_single_turns(model):
 def test_frames_of_a_video(model):
     video = pixels(3).unflatten(0, (1, 3))
     state = model.prefill(prompt(7)[None], pixel_values=video)
-    counts = model.compressor.kv_per_layer(3 * PATCHES, LAYERS)
+    counts = [3 * rows for rows in model.compressor.kv_per_layer(PATCHES, LAYERS)]
     assert [int(vision.sum()) for vision in state.cache.vision] == counts
 
 

@@ -21,6 +21,7 @@ from visiontokens.evaluate.predict import predict_experiment
 from visiontokens.evaluate.predictions import read_predictions
 from visiontokens.evaluate.respond import Responder
 from visiontokens.provenance import read_json
+from visiontokens.seals import SUFFIX
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("prediction_home.py")
@@ -47,7 +48,7 @@ def answers(out):
 
 
 def left(out):
-    return sorted(path.name for path in out.iterdir() if path.suffix not in {".jsonl", ".json"})
+    return sorted(path.name for path in out.iterdir() if path.suffix not in {".jsonl", ".json", SUFFIX})
 
 
 def counting(monkeypatch, fail_at=None):

@@ -197,7 +197,7 @@ def test_the_command_loads_neither_torch_nor_transformers(world: Path, tmp_path:
         (("gqa", "object.json", "world"), "object.json: found one JSON object, expected records with 'question_id'"),
         (("gqa", "a.jsonl", "world"), "a.jsonl:1: question id '1' is foreign"),
         (("gqa", "fields.jsonl", "world"), "fields.jsonl:1: found the keys id, said, expected records with"),
-        (("mmbench", "torn.xlsx", "world"), "torn.xlsx: not a whole .xlsx sheet"),
+        (("mmbench", "torn.xlsx", "world"), "torn.xlsx: expected a whole XLSX sheet"),
         (("mme", "empty", "world"), "empty: found none of MME's subtasks"),
         (("scienceqa", "object.json", "world"), "expected 'outputs', 'results', or 'correct' and 'incorrect'"),
     ],

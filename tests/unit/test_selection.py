@@ -140,7 +140,7 @@ def test_sigmoids_meet_their_budget(layers, k, low, mean, n):
     counts = [tokens_kept(r, n) for r in whole]
     assert [r * n for r in whole] == pytest.approx(counts) and counts == sorted(counts, reverse=True)
     if low * n >= 1:
-        assert sum(counts) == round(n * sum(found))
+        assert abs(sum(counts) - n * sum(found)) <= 0.5 + 1e-6
 
 
 def test_the_sigmoid_falls_from_one_to_its_floor():

@@ -84,7 +84,8 @@ def _opened(archive: Path) -> Iterator[tuple[list[Member], Any]]:
     if head[:2] == b"PK":
         with zipfile.ZipFile(archive) as packed:
             yield (
-                [_zip_member(archive, info) for info in packed.infolist() if not info.is_dir()],
+                # told by the end of the name: `is_dir` fails on an empty one
+                [_zip_member(archive, info) for info in packed.infolist() if not info.filename.endswith("/")],
                 lambda m: packed.open(m.info),
             )
         return
