@@ -28,8 +28,8 @@ def recompute(test: Recompute, claim: Claim, evidence: Evidence) -> list[Line]:
         Line(
             what=f"table {line['table']}, {line['row']}, {line['quantity']}",
             verdict=FAIL if line["verdict"] == DIFFERS else PASS,
-            found=f"{line['recomputed']:,.6g}",
-            expected=f"{line['printed']:,.6g} (printed)",
+            found=_shown(line["recomputed"]),
+            expected=f"{_shown(line['printed'])} (printed)",
             reason=f"{line['arithmetic']}" + (f" ({line['note']})" if line["note"] else ""),
             value=float(line["recomputed"]),
         )
@@ -49,7 +49,7 @@ def ratio(test: Ratio, claim: Claim, evidence: Evidence) -> list[Line]:
             continue
         share = ours / theirs
         word = PASS if abs(share - test.expected) <= test.tolerance else FAIL
-        lines.append(Line(what, word, f"{share:.3f} ({ours:,.6g} / {theirs:,.6g})", expected, value=share))
+        lines.append(Line(what, word, f"{share:.3f} ({_shown(ours)} / {_shown(theirs)})", expected, value=share))
     return lines
 
 
@@ -87,3 +87,8 @@ def _seconds(evidence: Evidence, name: str, quantity: str) -> float:
     if quantity == "train":
         return evidence.book.training_seconds(name)
     return evidence.book.cost(name, "prefill_ms") / 1000
+
+
+def _shown(value: float) -> str:
+    """Return six digits, or a whole number where six are not enough for it."""
+    return f"{value:,.0f}" if abs(value) >= 1e6 else f"{value:,.6g}"

@@ -111,7 +111,10 @@ def ledger_grid(claims: list[dict[str, Any]]) -> Grid | None:
         "verdict": (Facet("Verdict", VERDICTS), lambda i: str(claims[i]["verdict"])),
         "paper": (Facet("Paper", papers), lambda i: str(claims[i]["paper"])),
     }
-    caption = "Claims of both papers and what this scale's results say of each. Commands are in the data file."
+    caption = (
+        "Claims of both papers and what this scale's results say of each. A FAIL of a recomputed number is a slip in "
+        "print; one of a comparison says that this scale's models order otherwise. Commands are in the data file."
+    )
     return grid_of(Table(pd.DataFrame(lines), caption), "verdicts", text=tuple(lines[0]), facets=facets)
 
 
