@@ -21,6 +21,7 @@ OUTPUTS = {
     "redundancy": ["curve.csv", "attention.csv", "similarity.csv", "probe.csv"],
     "efficiency": [f"{name}.json" for name in EXPERIMENTS.split()],
     "explore": ["questions.json", *(f"{name}.json" for name in EXPERIMENTS.split())],
+    "verify": ["metrics.json", *(f"ledger.{kind}" for kind in ("json", "csv", "md", "txt", "html"))],
     "summary": ["summary.txt", "metrics.json", "summary.csv", "cards/none.md"],
     "site": [*(f"{name}.html" for name in PAGES.split()), *SITE.split()],
 }

@@ -50,10 +50,10 @@ def test_the_report_shows_figures_tables_and_notebooks_with_captions_and_labels(
         assert caption in text
 
 
-def test_pages_are_made_again_when_verdicts_come_and_nothing_else_is(finished: Run, checkout: Path) -> None:
-    path = checkout / "results/smoke/verify/ledger.json"
-    path.parent.mkdir()
-    path.write_text("[]", encoding="utf-8")
+def test_pages_are_made_again_when_a_leaderboard_comes_and_nothing_else_is(finished: Run, checkout: Path) -> None:
+    path = checkout / "results/smoke/leaderboard/tables/leaderboard.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text("Method", encoding="utf-8")
     found = planned(finished)
     path.unlink()
     path.parent.rmdir()
@@ -105,7 +105,7 @@ def test_an_edited_file_reruns_what_reads_it(finished: Run, checkout: Path, file
     before = path.read_text(encoding="utf-8")
     path.write_text(before + "\n", encoding="utf-8")
     try:
-        assert planned(finished) == rules | {"notebook", "summary", "site"}
+        assert planned(finished) == rules | {"notebook", "ledger", "summary", "site"}
     finally:
         path.write_text(before, encoding="utf-8")
     assert planned(finished) == set()
