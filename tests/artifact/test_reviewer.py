@@ -21,7 +21,10 @@ from visiontokens.config import Config, load_config, load_experiments
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 SCALE = "config/scales/reviewer.yaml"
-HERE = ("Snakefile", "config/", "data/reference/", "data/registry.tsv", "environment.yml", "notebooks/", "profiles/")
+HERE = (
+    "Snakefile", "config/", "data/reference/", "data/registry.tsv", "docs/", "environment.yml", "notebooks/",
+    "profiles/",
+)  # fmt: skip
 CHECKPOINT = "data/backbones/llava-1.5-7b-hf"
 NOWHERE = "http://127.0.0.1:9"
 """No hub answers here, so nothing can be downloaded by mistake."""

@@ -49,7 +49,7 @@ rule site:
         traces=rules.explore.output if EXPLORED else [],
         tables=[str(SETTINGS.experiments.table), "config/benchmarks.tsv"],
         reference=sorted(map(str, Path("data/reference").glob("*.csv"))),
-        docs=sorted(map(str, Path("docs").glob("methods*/**/*.md"))),
+        docs=sorted(map(str, [*Path("docs").glob("methods.md"), *Path("docs/methods").glob("*.md")])),
         rules=collect("workflow/rules/{name}.smk", name=["notebooks", "leaderboard", "site"]),
     output:
         pages=collect(
