@@ -86,7 +86,8 @@ def test_a_fresh_clone_is_restored_and_still_notices_edits(
     finished.run("dvc", "remote", "modify", "--local", "store", "url", str(store))
     finished.run("dvc", "push")
     finished.git("add", "-A")
-    finished.git("add", "-f", *(f"results/{SCALE}/paper/{name}" for name in ("metrics.json", "summary.csv")))
+    written = ("paper/metrics.json", "paper/summary.csv", "verify/metrics.json")
+    finished.git("add", "-f", *(f"results/{SCALE}/{name}" for name in written))
     finished.git("commit", "-qm", "results")
     folder = tmp_path_factory.mktemp("restored") / "clone"
     finished.git("clone", "-q", str(finished.folder), str(folder))

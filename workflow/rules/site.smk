@@ -43,7 +43,8 @@ rule site:
         records=rules.train.input,
         redundancy=rules.redundancy.input if SETTINGS.redundancy.benchmarks else [],
         efficiency=rules.efficiency.input,
-        summary=rules.summary.output,
+        # without the folder of cards: a folder has no checksum, and its date would remake the site in a restored clone
+        summary=[rules.summary.output.text, rules.summary.output.metrics, rules.summary.output.table],
         notebooks=rules.notebooks.input,
         verdicts=rules.ledger.output,
         traces=rules.explore.output if EXPLORED else [],
