@@ -48,7 +48,7 @@ class EvaluateConfig(Section):
     limit: Count = 0
     """Only the first so many questions of each benchmark; 0 = all."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto` = bf16 autocast where the device computes it natively."""
+    """`auto` = bf16 autocast on a GPU that computes it natively, fp32 on a CPU."""
     attention: Attention = "auto"
     """Kernel, as in training."""
     cache: bool = False

@@ -38,7 +38,7 @@ class TrainStageConfig(Section):
     """Passes over the samples."""
     batch_size: Size = 16
     """Samples per optimizer step."""
-    micro_batch_size: Size = 8
+    micro_batch_size: Size = 4
     """Samples per forward pass and process; gradients accumulate up to `batch_size` over all processes."""
     learning_rate: float = Field(default=1.5e-3, gt=0)
     """Peak of the cosine schedule."""
@@ -55,7 +55,7 @@ class TrainStageConfig(Section):
     caption_weight: float = Field(default=1.0, ge=0)
     """Loss weight of the tokens of a caption turn."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto` = bf16 autocast where the device computes it natively."""
+    """`auto` = bf16 autocast on a GPU that computes it natively, fp32 on a CPU."""
     saved_precision: Literal["fp32", "bf16"] = "fp32"
     """Precision of the final weights' file; the released checkpoints of both papers hold 16 bits."""
     attention: Attention = "auto"

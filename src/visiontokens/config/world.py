@@ -131,7 +131,7 @@ class TowerPretrainConfig(Section):
     save_every: Count = 500
     """Steps between rolling checkpoints; 0 = none."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto` = bf16 autocast where the processor computes it natively."""
+    """`auto` = bf16 autocast on a GPU that computes it natively, fp32 on a CPU."""
 
 
 class BackbonesConfig(Section):
@@ -152,5 +152,5 @@ class FeaturesConfig(Section):
 
     levels: list[int] = [-2, 21, 18, 15, 12, 9, 6, 3]
     """Levels of a 24-block CLIP (scaled to the tower's depth) that some method reads; -2 is LLaVA's."""
-    batch_size: Size = 64
+    batch_size: Size = 8
     """Images per forward pass."""

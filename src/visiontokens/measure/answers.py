@@ -17,7 +17,7 @@ from torch import Tensor
 
 from visiontokens.compress.base import MethodSpec
 from visiontokens.data.encoders import Encoded
-from visiontokens.data.precision import autocast, use_bf16
+from visiontokens.data.precision import autocast, native_bf16
 from visiontokens.evaluate.greedy import Greedy, Levels, Prompt
 from visiontokens.measure.latency import timed_in_turns
 from visiontokens.models.llava import LlavaWithCompressor
@@ -152,7 +152,7 @@ class Answers:
         if self.dtype == torch.float32:
             full = self._share(model, levels)
             half = None
-            if use_bf16("auto", str(self.device)):
+            if native_bf16(str(self.device)):
                 with autocast("bf16", str(self.device)):
                     half = self._share(model, levels, stock=False)
             return {"answers_identical_fp32": full, "answers_identical_bf16": half}

@@ -43,7 +43,7 @@ class Plan:
     max_grad_norm: float = 1.0
     seed: int = 0
     held_out: int = 300  # scenes for the final accuracy
-    precision: str = "auto"  # bf16 where the processor has it, else fp32; or "fp32", "bf16"
+    precision: str = "auto"  # as in the two stages
 
 
 EASY = Mix(
