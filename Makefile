@@ -4,6 +4,7 @@
 #   make site                 the pages again, with the verdicts and the leaderboard where they have been made
 #   make test                 the tests, the whole workflow at smoke scale among them
 #   make test-cluster         the tests of several processes and of a real SLURM, started by them
+#   make published            tables, figures and pages of the published runs (SCALE=mini): nothing is trained
 #   make restore              bring stored results back into a fresh clone (REMOTE=DIR: where they are)
 #   make verify               every claim of both papers: PASS, FAIL or NOT RUN, with the numbers (SCALE=mini)
 #   make chaos ROUNDS=100     kill, fill, cut and flip the smallest run a hundred times; goes on where it was stopped
@@ -23,10 +24,10 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 SNAKEMAKE = snakemake --cores $(CORES) $(ARGS)
 
-.PHONY: help env plan reproduce verify smoke site test test-cluster chaos bench lint restore store backbones lock clean
+.PHONY: help env plan reproduce published verify smoke site test test-cluster chaos bench lint restore store backbones lock clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -10
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -12
 
 env: .venv/.ok
 
@@ -40,6 +41,13 @@ env: .venv/.ok
 
 reproduce: .venv/.ok
 	$(SNAKEMAKE) --configfile config/scales/$(SCALE).yaml
+	@echo "Tables and figures: open results/$(SCALE)/site/index.html"
+
+# Of a scale that is published in part, the rows with all their seeds.
+published: .venv/.ok
+	visiontokens published unpack --config config/config.yaml config/scales/$(SCALE).yaml
+	rows=$$(visiontokens published list --config config/config.yaml config/scales/$(SCALE).yaml) && \
+	  $(SNAKEMAKE) --configfile config/scales/$(SCALE).yaml --config "experiments={only: [$$rows]}"
 	@echo "Tables and figures: open results/$(SCALE)/site/index.html"
 
 verify: .venv/.ok

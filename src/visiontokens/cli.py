@@ -248,6 +248,13 @@ def _add_housekeeping(parsers: argparse._SubParsersAction) -> None:
     for name, verb in (("export", showing.records_export), ("restore", showing.records_restore)):
         action = _verb(actions, name, verb, config=False)
         action.add_argument("file", type=Path)
+    store = parsers.add_parser("published", help="finished runs without weights, in git: pack, unpack, list")
+    actions = store.add_subparsers(title="actions", metavar="ACTION", required=True, dest="action")
+    for name, verb in (
+        ("pack", showing.published_pack), ("unpack", showing.published_unpack), ("list", showing.published_list)
+    ):  # fmt: skip
+        action = _verb(actions, name, verb)
+        action.add_argument("--store", type=Path, help="folder of the archives; default results/published/<scale>")
 
 
 def _verb(

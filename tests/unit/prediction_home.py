@@ -58,10 +58,10 @@ def main():
     respond = Responder.respond
     notes = Path(sys.argv[1])
 
-    def noted(self, paths, prompts, frames=0):
+    def noted(self, paths, prompts, frames=0, longest=None):
         with notes.open("a") as handle:
             handle.write(f"{sum(map(len, prompts))}\n")
-        return respond(self, paths, prompts, frames)
+        return respond(self, paths, prompts, frames, longest)
 
     Responder.respond = noted
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -68,6 +68,8 @@ def test_equals_generate(backbones, tokenizer, method):
     prompt = prompts[2][1]
     one = {level: value[2:3] for level, value in levels.items()}
     found = Greedy(model, encoder, max_new_tokens=4).answer(one, [[prompt]])[0][0]
+    assert Greedy(model, encoder, 9).answer(one, [[prompt]], longest=4)[0][0] == found
+    assert Greedy(model, encoder, 4).answer(one, [[prompt]], longest=9)[0][0] == found
     ids = torch.tensor([prompt.prefix + prompt.rest])
     out = model.generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), vision_levels=one, max_new_tokens=4, do_sample=False,

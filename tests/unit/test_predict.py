@@ -56,11 +56,11 @@ def counting(monkeypatch, fail_at=None):
     asked = []
     respond = Responder.respond
 
-    def noted(self, paths, prompts, frames=0):
+    def noted(self, paths, prompts, frames=0, longest=None):
         asked.append(sum(map(len, prompts)))
         if fail_at is not None and len(asked) > fail_at:
             raise KeyboardInterrupt
-        return respond(self, paths, prompts, frames)
+        return respond(self, paths, prompts, frames, longest)
 
     monkeypatch.setattr(Responder, "respond", noted)
     return asked
@@ -87,6 +87,20 @@ def test_a_run_that_is_complete_is_not_repeated_unless_a_file_has_changed(home, 
     predict(home, tmp_path)
     assert asked
     assert answers(tmp_path) == answers(whole)
+
+
+def test_answers_end_where_llava_ends_them(home, tmp_path, monkeypatch):
+    limits = {}
+    respond = Responder.respond
+
+    def noted(self, paths, prompts, frames=0, longest=None):
+        limits[longest] = limits.get(longest, 0) + sum(map(len, prompts))
+        return respond(self, paths, prompts, frames, longest)
+
+    monkeypatch.setattr(Responder, "respond", noted)
+    predict(home, tmp_path)
+    number = {name: len(read_predictions(tmp_path / f"{name}.jsonl")) for name in BENCHMARKS}
+    assert limits == {128: number["pope"], 1024: number["scienceqa"]}
 
 
 @pytest.mark.parametrize("batches", [2, 10])

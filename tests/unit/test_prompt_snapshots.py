@@ -74,7 +74,7 @@ def model_input(predictor, benchmark, example):
     with (
         mock.patch.object(model, "prefill", noted_prefill),
         mock.patch.object(model, "extend", noted_extend),
-        mock.patch.object(Greedy, "_decode", lambda self, state: [[]]),
+        mock.patch.object(Greedy, "_decode", lambda self, state, longest: [[]]),
     ):
         predictor.respond(batch, lambda e: predictor.feature_path(benchmark, e))
     return "<image>".join(texts), [i for row in ids for i in row], sum(images)

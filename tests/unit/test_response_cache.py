@@ -43,7 +43,8 @@ def test_a_key_stands_for_image_bytes_tokens_and_frames(tmp_path):
         image.write_bytes(content)
     a, b, same = images
     keys = [question_key(a, [1, 2]), question_key(b, [1, 2]), question_key(a, [1, 3]), question_key(a, [1, 2], 8)]
-    assert len({*keys, question_key(None, [1, 2])}) == 5
+    keys.append(question_key(a, [1, 2], 0, 128))
+    assert len({*keys, question_key(None, [1, 2])}) == 6
     assert question_key(same, [1, 2]) == keys[0]
 
 
@@ -88,8 +89,8 @@ def test_predictions_with_the_cache_are_those_without(home, tmp_path, monkeypatc
     monkeypatch.setattr(
         Responder,
         "_compute",
-        lambda self, paths, prompts, frames: (
-            computed.extend(q for g in prompts for q in g) or compute(self, paths, prompts, frames)
+        lambda self, paths, prompts, frames, longest: (
+            computed.extend(q for g in prompts for q in g) or compute(self, paths, prompts, frames, longest)
         ),
     )
     few = predict(home, tmp_path / "few", benchmarks=["pope"], limit=18)

@@ -63,7 +63,7 @@ def test_seed_reads_llavas_answers_and_the_upload(tmp_path):
     [
         ([{"question_id": "1", "text": 3}], "a.jsonl:1: question id '1': found 3, expected a text"),
         ([{"question_id": "9", "text": "A"}], "a.jsonl:1: question id '9' is foreign"),
-        ([{"question_id": "1", "text": "A"}], "1 of 2 questions have no answer, the first is '2'"),
+        ([{"question_id": "1", "text": "A"}], "1 of 2 questions have no answer, the first is question id '2'"),
         ([{"question_id": "1", "text": "A"}] * 2, "question id '1' is answered 2 times, expected once"),
     ],
 )
@@ -172,7 +172,7 @@ def test_mmmu_reads_every_released_form(tmp_path):
     for name in ("total.json", "llava.jsonl", "run"):
         assert read_mmmu(tmp_path / name, examples) == answers
     (tmp_path / "total.json").write_text(json.dumps({"validation_Art_1": "A"}))
-    with pytest.raises(PredictionError, match="1 of 2 questions have no answer, the first is 'validation_Music_1'"):
+    with pytest.raises(PredictionError, match=r"1 of 2 questions have no answer, .* 'validation_Music_1'"):
         read_mmmu(tmp_path / "total.json", examples)
     (tmp_path / "total.json").write_text(json.dumps(answers | {"validation_Art_1": None}))
     with pytest.raises(PredictionError, match="'validation_Art_1': found None, expected a text"):

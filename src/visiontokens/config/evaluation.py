@@ -44,7 +44,7 @@ class EvaluateConfig(Section):
     batch_size: Size = 32
     """Questions per forward pass; part of a prediction's identity."""
     max_new_tokens: Size = 16
-    """Greedy decoding stops here at the latest."""
+    """Greedy decoding stops here at the latest, or where LLaVA-1.5 stops on a benchmark (128 tokens, on some 1,024)."""
     limit: Count = 0
     """Only the first so many questions of each benchmark; 0 = all."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

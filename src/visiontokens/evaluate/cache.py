@@ -24,14 +24,14 @@ from visiontokens.provenance import sha256_file, sha256_json, write_json
 log = logging.getLogger(__name__)
 
 
-def question_key(image: Path | None, ids: Sequence[int], frames: int = 0) -> str:
-    """Return the hash of what a model reads: the image's (or video's) bytes, the token ids, frames of a video.
+def question_key(image: Path | None, ids: Sequence[int], frames: int = 0, longest: int | None = None) -> str:
+    """Return the hash of a question: the image's (or video's) bytes, token ids, frames of a video, longest answer.
 
     Raises:
         FileNotFoundError: the image is missing.
     """
     seen = None if image is None else _image_hash(image)
-    return hashlib.sha256(json.dumps([seen, list(ids), frames]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([seen, list(ids), frames, longest]).encode()).hexdigest()
 
 
 @lru_cache(maxsize=64)

@@ -74,7 +74,9 @@ class Greedy:
         return self.share and self.model.prefix_safe
 
     @torch.inference_mode()
-    def answer(self, images: Levels | None, questions: Sequence[Sequence[Prompt]]) -> list[list[list[int]]]:
+    def answer(
+        self, images: Levels | None, questions: Sequence[Sequence[Prompt]], longest: int | None = None
+    ) -> list[list[list[int]]]:
         """Return the new token ids of every question.
 
         `image_tokens` then says how many tokens entered the language model for each image, by its number.
@@ -82,6 +84,7 @@ class Greedy:
         Args:
             images: features of F images; None when the questions have none.
             questions: for every image its prompts (without images: any grouping).
+            longest: a lower limit than `max_new_tokens` for these questions.
         """
         flat = [(number, prompt) for number, group in enumerate(questions) for prompt in group]
         size = self.batch_size or len(flat)
@@ -97,7 +100,7 @@ class Greedy:
                 self._prefill([prompt.prefix + prompt.rest for _, prompt in part], images, [n for n, _ in part])
                 for part in parts
             )
-        answers = iter([answer for state in states for answer in self._decode(state)])
+        answers = iter([answer for state in states for answer in self._decode(state, longest)])
         return [[next(answers) for _ in group] for group in questions]
 
     def _continued(self, parts: Sequence[Sequence[tuple[int, Prompt]]], images: Levels) -> Iterator[State]:
@@ -141,17 +144,18 @@ class Greedy:
         self.image_tokens.update(zip(numbers, state.image_tokens, strict=True))
         return state
 
-    def _decode(self, state: State) -> list[list[int]]:
+    def _decode(self, state: State, longest: int | None) -> list[list[int]]:
         """Continue every row of a state until its end-of-sequence token; finished rows leave the batch."""
         rows = state.logits.shape[0]
+        limit = self.max_new_tokens if longest is None else min(longest, self.max_new_tokens)
         answers: list[list[int]] = [[] for _ in range(rows)]
         alive = list(range(rows))
-        for step in range(self.max_new_tokens):
+        for step in range(limit):
             tokens = state.logits.argmax(-1).tolist()
             going = [i for i, token in enumerate(tokens) if token != self.encoder.eos_id]
             for i in going:
                 answers[alive[i]].append(tokens[i])
-            if not going or step == self.max_new_tokens - 1:  # nobody asks what would follow
+            if not going or step == limit - 1:  # nobody asks what would follow
                 break
             if len(going) < len(alive):
                 state = state.select(torch.tensor(going, device=state.logits.device))

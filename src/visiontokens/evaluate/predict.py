@@ -84,7 +84,7 @@ def answer_benchmark(
         log.info("%s %s: %d of %d answers are there, continuing", model_id, name, total - left, total)
     progress = Progress(log, f"predict {model_id} {name}", total, total - left)
     for batch in todo:
-        responses = predictor.respond(batch, locate, frames if benchmark.video else 0)
+        responses = predictor.respond(batch, locate, frames if benchmark.video else 0, benchmark.max_new_tokens)
         asked = questions(batch)
         parts.write(predictor.record(e, r, model_id) for e, r in zip(asked, responses, strict=True))
         progress.advance(len(asked))

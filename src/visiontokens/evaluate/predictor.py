@@ -96,11 +96,13 @@ class Predictor:
             responses = self.respond(batch, locate, frames)
             yield [(e, self.text(r)) for e, r in zip(questions(batch), responses, strict=True)]
 
-    def respond(self, batch: Batch, locate: Callable[[Example], str], frames: int = 0) -> list[Response]:
-        """Return the answers to the questions of a batch; arguments as in `answers`."""
+    def respond(
+        self, batch: Batch, locate: Callable[[Example], str], frames: int = 0, longest: int | None = None
+    ) -> list[Response]:
+        """Return the answers to the questions of a batch, of `longest` new tokens; other arguments as in `answers`."""
         image = batch[0][0][0].image is not None
         paths = [locate(group[0][0]) for group in batch] if image else None
-        answered = self.responder.respond(paths, [[prompt for _, prompt in group] for group in batch], frames)
+        answered = self.responder.respond(paths, [[prompt for _, prompt in group] for group in batch], frames, longest)
         return [response for group in answered for response in group]
 
     def text(self, response: Response) -> str:

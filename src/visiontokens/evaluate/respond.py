@@ -72,15 +72,21 @@ class Responder:
         self.counted = model.compressor.n_tokens(model.geometry.n_vision) is None
 
     def respond(
-        self, paths: Sequence[str] | None, prompts: Sequence[Sequence[Prompt]], frames: int = 0
+        self,
+        paths: Sequence[str] | None,
+        prompts: Sequence[Sequence[Prompt]],
+        frames: int = 0,
+        longest: int | None = None,
     ) -> list[list[Response]]:
         """Return the answers to the prompts about each image; with `frames`, paths are videos of so many.
+
+        `longest` is a lower limit of new tokens than the responder's own, for these prompts.
 
         Errors: see the source of features.
         """
         if self.cache is None:
-            return self._compute(paths, prompts, frames)
-        keys = self._keys(paths, prompts, frames)
+            return self._compute(paths, prompts, frames, longest)
+        keys = self._keys(paths, prompts, frames, longest)
         known = {key: _restored(hit) for row in keys for key in row if (hit := self.cache.get(key)) is not None}
         left = [
             {key: prompt for key, prompt in zip(row, group, strict=True) if key not in known}
@@ -90,19 +96,19 @@ class Responder:
         new: dict[str, Response] = {}
         if numbers:
             some = None if paths is None else [paths[n] for n in numbers]
-            answers = self._compute(some, [list(left[n].values()) for n in numbers], frames)
+            answers = self._compute(some, [list(left[n].values()) for n in numbers], frames, longest)
             for n, group in zip(numbers, answers, strict=True):
                 new |= dict(zip(left[n], group, strict=True))
             self.cache.put({key: _stored(response) for key, response in new.items()})
         return [[known[key] if key in known else new[key] for key in row] for row in keys]
 
     def _compute(
-        self, paths: Sequence[str] | None, prompts: Sequence[Sequence[Prompt]], frames: int
+        self, paths: Sequence[str] | None, prompts: Sequence[Sequence[Prompt]], frames: int, longest: int | None
     ) -> list[list[Response]]:
         """Ask the model."""
         levels = None if paths is None else self._levels(paths, frames)
         with autocast(self.precision, str(self.model.device)):
-            new = self.greedy.answer(levels, prompts)
+            new = self.greedy.answer(levels, prompts, longest)
         spent = self.greedy.image_tokens if paths is not None and self.counted else {}
         return [[Response(tuple(ids), spent.get(n)) for ids in group] for n, group in enumerate(new)]
 
@@ -113,11 +119,13 @@ class Responder:
         flat = self.features.get([key for path in paths for key in frame_keys(path, frames)])
         return {level: values.unflatten(0, (len(paths), frames)) for level, values in flat.items()}
 
-    def _keys(self, paths: Sequence[str] | None, prompts: Sequence[Sequence[Prompt]], frames: int) -> list[list[str]]:
+    def _keys(
+        self, paths: Sequence[str] | None, prompts: Sequence[Sequence[Prompt]], frames: int, longest: int | None
+    ) -> list[list[str]]:
         """Return the cache's key of every question."""
         files = [None] * len(prompts) if paths is None else [self.root / path for path in paths]
         return [
-            [question_key(file, prompt.prefix + prompt.rest, frames) for prompt in group]
+            [question_key(file, prompt.prefix + prompt.rest, frames, longest) for prompt in group]
             for file, group in zip(files, prompts, strict=True)
         ]
 

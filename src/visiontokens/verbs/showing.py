@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 
 def readme(args: argparse.Namespace) -> None:
@@ -128,3 +129,42 @@ def records_restore(args: argparse.Namespace) -> None:
     from visiontokens.records import restore_records
 
     print(f"{restore_records(args.file)} records restored from {args.file}")
+
+
+def published_pack(args: argparse.Namespace) -> None:
+    """Write finished runs, without their weights, as archives that travel with the repository."""
+    from visiontokens.analyze.published import pack
+    from visiontokens.config import load_config
+
+    config = load_config(args.config)
+    paths = pack(config.results_dir, args.store or _store(config.scale))
+    print(f"{len(paths)} archives, {sum(path.stat().st_size for path in paths) / 1e6:.1f} MB -> {paths[0].parent}")
+
+
+def published_unpack(args: argparse.Namespace) -> None:
+    """Bring published runs back into the results of a scale, to be looked at, tabled and scored anew."""
+    from visiontokens.analyze.published import ARCHIVES, unpack
+    from visiontokens.config import load_config
+
+    config = load_config(args.config)
+    store = args.store or _store(config.scale)
+    archives = sorted(store.glob(ARCHIVES))
+    if not archives:
+        raise FileNotFoundError(f"{store}: nothing is published there, expected {ARCHIVES}")
+    print(f"{unpack(archives, config.results_dir)} files from {len(archives)} archives -> {config.results_dir}")
+
+
+def published_list(args: argparse.Namespace) -> None:
+    """Print the ids of the experiments of a scale that are published with all their seeds, as `experiments.only`."""
+    from visiontokens.analyze.published import published
+    from visiontokens.config import load_config, load_experiments, seeds_of
+
+    config = load_config(args.config)
+    there = set(published(args.store or _store(config.scale)))
+    rows = load_experiments(config)
+    whole = [name for name in rows if {(name, seed) for seed in seeds_of(config, rows, name)} <= there]
+    print(",".join(whole))
+
+
+def _store(scale: str) -> Path:
+    return Path("results/published", scale)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from visiontokens.data.benchmarks import Example
 from visiontokens.evaluate.bootstrap import Clusters, Combine, FloatArray, Interval, bootstrap_interval, cluster
-from visiontokens.evaluate.predictions import PredictionError
 
 Record = dict[str, Any]
 """One scored question: question_id, group, stratum, correct (0 … 1), prediction, and what the metric needs."""
@@ -138,21 +136,3 @@ def text_for(example: Example, predictions: Mapping[str, str]) -> str:
         return predictions[example.question_id]
     except KeyError:
         raise ValueError(f"no prediction for question id {example.question_id!r}") from None
-
-
-def in_order(path: Path, answers: Mapping[str, str], examples: Sequence[Example]) -> dict[str, str]:
-    """Return the answers read from `path` in the order of `examples`.
-
-    Raises:
-        PredictionError: one is missing, or belongs to no question.
-    """
-    known = {example.question_id for example in examples}
-    missing = [example.question_id for example in examples if example.question_id not in answers]
-    if missing:
-        raise PredictionError(
-            f"{path}: {len(missing)} of {len(known)} questions have no answer, the first is {missing[0]!r}"
-        )
-    foreign = [key for key in answers if key not in known]
-    if foreign:
-        raise PredictionError(f"{path}: question id {foreign[0]!r} is foreign, expected one of {len(known)} questions")
-    return {example.question_id: answers[example.question_id] for example in examples}

@@ -15,8 +15,8 @@ from typing import Any
 
 from visiontokens.data.benchmarks import Example
 from visiontokens.data.benchmarks.mmmu import CHOICE, DOMAIN_OF, SUBJECTS
-from visiontokens.evaluate.predictions import PredictionError, read_predictions
-from visiontokens.evaluate.score.base import MEAN_CORRECT, Record, Score, in_order, means_by, record_of, text_for
+from visiontokens.evaluate.predictions import Answer, PredictionError, match_answers, read_predictions
+from visiontokens.evaluate.score.base import MEAN_CORRECT, Record, Score, means_by, record_of, text_for
 from visiontokens.provenance import read_json
 
 SEED = 42
@@ -156,14 +156,10 @@ def read_mmmu(path: Path, examples: Sequence[Example]) -> dict[str, str]:
     if path.is_dir() and not files:
         raise FileNotFoundError(f"{path}: no <subject>/output.json is there")
     pairs = [pair for file in (files or [path]) for pair in _pairs(file)]
-    answers: dict[str, str] = {}
     for key, text in pairs:
         if not isinstance(text, str):
             raise PredictionError(f"{path}: question id {key!r}: found {text!r}, expected a text")
-        if key in answers:
-            raise PredictionError(f"{path}: question id {key!r} is answered again, expected once")
-        answers[key] = text
-    return in_order(path, answers, examples)
+    return match_answers(path, (Answer(str(path), key, text) for key, text in pairs), examples)
 
 
 def _pairs(path: Path) -> list[tuple[str, Any]]:

@@ -20,13 +20,12 @@ from visiontokens.data.benchmarks import Example
 from visiontokens.data.benchmarks.base import read_jsonl
 from visiontokens.data.benchmarks.mvbench import TASKS
 from visiontokens.evaluate.bootstrap import FloatArray
-from visiontokens.evaluate.predictions import PredictionError, read_predictions
+from visiontokens.evaluate.predictions import Answer, PredictionError, match_answers, read_predictions
 from visiontokens.evaluate.score.base import (
     MEAN_CORRECT,
     Record,
     Score,
     Statistic,
-    in_order,
     means_by,
     record_of,
     safe_divide,
@@ -155,7 +154,7 @@ def _joined(path: Path, rows: Sequence[Mapping[str, Any]], examples: Sequence[Ex
             if row.get("gt") != gold:
                 raise PredictionError(f"{where}: found gt {row.get('gt')!r}, expected {gold!r}: another order")
             answers[example.question_id] = row["pred"]
-    return in_order(path, answers, examples)
+    return match_answers(path, (Answer(str(path), key, text) for key, text in answers.items()), examples)
 
 
 def _key(task: str, video: str, question: str) -> str:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from visiontokens.data.benchmarks import Example
 from visiontokens.data.benchmarks.base import read_jsonl
-from visiontokens.evaluate.predictions import PredictionError
-from visiontokens.evaluate.score.base import MEAN_CORRECT, Score, in_order, means_by, record_of, text_for
+from visiontokens.evaluate.predictions import Answer, PredictionError, match_answers
+from visiontokens.evaluate.score.base import MEAN_CORRECT, Score, means_by, record_of, text_for
 
 VIDEO_ID = "v"
 """First letter of the ids of questions about videos."""
@@ -59,4 +59,4 @@ def read_seed(path: Path, examples: Sequence[Example]) -> dict[str, str]:
         if len(texts) > len(places[key]):
             raise PredictionError(f"{path}: question id {key!r} is answered {len(texts)} times, expected once")
         answers |= dict(zip(places[key], texts + texts[-1:] * (len(places[key]) - len(texts)), strict=True))
-    return in_order(path, answers, examples)
+    return match_answers(path, (Answer(str(path), key, text) for key, text in answers.items()), examples)
