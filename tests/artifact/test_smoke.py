@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 
 import pytest
 from clone import SCALE, Clone
@@ -105,3 +107,24 @@ def test_a_fresh_clone_is_restored_and_still_notices_edits(
     plan = clone.snakemake("-n")
     assert "models/stf-mbtf/seed0/tune" in plan
     assert "output: results/smoke/models/none/" not in plan
+
+
+def test_published_runs_are_tables_and_verdicts_in_a_clone_without_data_or_weights(
+    finished: Clone, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    settings = ["--config", "config/config.yaml", f"config/scales/{SCALE}.yaml"]
+    finished.run("visiontokens", "published", "pack", *settings)
+    folder = tmp_path_factory.mktemp("published") / "clone"
+    finished.git("clone", "-q", str(finished.folder), str(folder))
+    clone = Clone(folder)
+    store = f"results/published/{SCALE}"
+    shutil.copytree(finished / store, clone / store)
+    clone.run("visiontokens", "published", "unpack", *settings)
+    rows = load_experiments(load_config(["config/config.yaml", f"config/scales/{SCALE}.yaml"]))
+    assert clone.run("visiontokens", "published", "list", *settings).strip() == ",".join(rows)
+    plan = clone.snakemake("-n")
+    made = {"notebook", "summary", "ledger", "site", "all"}
+    assert set(re.findall(r"rule (\w+):", plan)) == made, plan[-4000:]
+    clone.snakemake("--", "verify")
+    ledger = f"results/{SCALE}/verify/ledger.csv"
+    assert (clone / ledger).read_bytes() == (finished / ledger).read_bytes()

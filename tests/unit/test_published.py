@@ -52,6 +52,7 @@ def test_everything_but_weights_and_logs_comes_back(results: Path, tmp_path: Pat
         name: FILES[name] for name in KEPT
     }
     check_below(tmp_path / "clone", skip={".safetensors"})
+    assert len({path.stat().st_mtime_ns for path in (tmp_path / "clone").rglob("*") if path.is_file()}) == 1
     assert unpack(archives, tmp_path / "clone") == 0
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import io
 import lzma
+import os
 import re
 import tarfile
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,7 +38,8 @@ class PublishedError(ValueError):
 def pack(results: Path, store: Path) -> list[Path]:
     """Write an archive for every run under `results` that has been scored, and for what all share; return their paths.
 
-    Files are checked against their seals first. An archive that would be the same is written again, byte for byte.
+    Files are checked against their seals first. An archive that holds the same already stays as it is; a damaged one is
+    replaced.
 
     Args:
         results: folder of one scale.
@@ -77,7 +80,8 @@ def published(store: Path) -> list[tuple[str, int]]:
 def unpack(archives: Iterable[Path], results: Path) -> int:
     """Lay the files of archives where the workflow would have made them; return how many were new.
 
-    Files that are there already stay; they must be the same.
+    Files that are there already stay; they must be the same. All new ones get one time, so that none is newer than what
+    was made from it, and the workflow sees nothing to make again.
 
     Args:
         archives: made by `pack`.
@@ -88,7 +92,7 @@ def unpack(archives: Iterable[Path], results: Path) -> int:
         PublishedError: a file lies there with other content.
     """
     results.mkdir(parents=True, exist_ok=True)
-    new = 0
+    new, now = 0, time.time_ns()
     for archive in archives:
         with TemporaryDirectory(dir=results, prefix=".published-") as scratch:
             folder = Path(scratch) / "files"
@@ -99,6 +103,7 @@ def unpack(archives: Iterable[Path], results: Path) -> int:
             for path, target in zip(files, targets, strict=True):
                 if not target.exists():
                     target.parent.mkdir(parents=True, exist_ok=True)
+                    os.utime(path, ns=(now, now))
                     path.replace(target)
                     new += 1
     return new
@@ -117,13 +122,28 @@ def _write(results: Path, out: Path, files: Sequence[Path]) -> Path:
     chosen = sorted(path for path in files if path.is_file() and path.suffix not in {WEIGHTS, ".partial"})
     for folder in sorted({path.parent for path in chosen}):
         check(folder, only=[path.name for path in chosen if path.parent == folder])
+    content = _tar(results, chosen)
+    if not (out.is_file() and _content(out) == content):
+        with atomic_write(out, "wb") as handle:
+            handle.write(lzma.compress(content, preset=9))
+    return out
+
+
+def _tar(results: Path, files: Sequence[Path]) -> bytes:
+    """Return a tar of files with nothing in it but their names and contents."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for path in chosen:
+        for path in files:
             content = path.read_bytes()
             info = tarfile.TarInfo(path.relative_to(results).as_posix())
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
-    with atomic_write(out, "wb") as handle:
-        handle.write(lzma.compress(buffer.getvalue(), preset=9 | lzma.PRESET_EXTREME))
-    return out
+    return buffer.getvalue()
+
+
+def _content(archive: Path) -> bytes | None:
+    """Return the tar in an archive; `None` if it is damaged."""
+    try:
+        return lzma.decompress(archive.read_bytes())
+    except (lzma.LZMAError, EOFError):
+        return None

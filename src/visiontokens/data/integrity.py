@@ -7,13 +7,13 @@ from pathlib import Path
 from visiontokens.config import Config
 from visiontokens.data.benchmarks.base import FURTHER_SET
 from visiontokens.data.features import image_paths
-from visiontokens.data.miniworld.build import RECORD_FILE, image_digest
+from visiontokens.data.miniworld import further
+from visiontokens.data.miniworld.build import IMAGES_FILE, RECORD_FILE, image_digest
 from visiontokens.data.videos import VIDEO_SETS
 from visiontokens.provenance import read_json, sha256_file
 from visiontokens.seals import check, check_below
 
-FURTHER_FILE = f"{FURTHER_SET}.json"
-RECORDS = (RECORD_FILE, "clips.json", FURTHER_FILE)
+RECORDS = (RECORD_FILE, "clips.json", further.RECORD_FILE)
 RESULTS = ("scores", "predictions", "validation", "redundancy", "efficiency", "search", "models")
 """Folders of results that pages are made from."""
 
@@ -49,17 +49,17 @@ def check_images(config: Config, image_set: str) -> None:
         FileNotFoundError: an image is missing.
         WorldError: the list or an image is another one.
     """
-    further = image_set == FURTHER_SET
-    record = config.data_dir / (FURTHER_FILE if further else RECORD_FILE)
+    names = (further.RECORD_FILE, further.TABLE_FILE) if image_set == FURTHER_SET else (RECORD_FILE, IMAGES_FILE)
+    record, table = (config.data_dir / name for name in names)
     if config.world is None or image_set in VIDEO_SETS or not record.is_file():
         return
-    expected = read_json(record).get("images") if further else _entry(record, "images").get(image_set)
+    expected = _entry(record, "images").get(image_set)
     paths = image_paths(config.data_dir, image_set)
     found = image_digest(config.data_dir, [(image_set, path) for path in paths], image_set)
     if found != expected:
         raise WorldError(
-            f"{config.data_dir / ('further.tsv' if further else 'images.tsv')}: the images of set {image_set!r} "
-            f"({len(paths)}) are not those that {record} describes; {_again(record)}"
+            f"{table}: the images of set {image_set!r} ({len(paths)}) are not those that {record} describes; "
+            f"{_again(record)}"
         )
 
 

@@ -45,7 +45,7 @@ def build_further(root: Path, sizes: FurtherConfig, names: Sequence[str]) -> Non
     record = {
         "further": sizes.model_dump(mode="json"),
         "counts": {"benchmarks": counts},
-        "images": image_digest(draft, images, FURTHER_SET),
+        "images": {FURTHER_SET: image_digest(draft, images, FURTHER_SET)},
         "sha256": annotation_digests(draft),
     }
     for name in (RECORD_FILE, TABLE_FILE):
