@@ -154,10 +154,13 @@ def versions() -> dict[str, str]:
 
 
 def stamp() -> dict[str, Any]:
-    """Return what identifies this run: commit, dirty flag, library versions, processor, UTC date."""
+    """Return what identifies this run: commit, dirty flag, library versions, processor, UTC date.
+
+    Edits of tracked results do not make a state dirty: a run writes them itself.
+    """
     return {
         "commit": _git("rev-parse", "--short", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results")),
         "versions": versions(),
         "python": platform.python_version(),
         "processor": _processor(),

@@ -25,7 +25,8 @@ from visiontokens.seals import check
 SHARED = "shared"
 SUFFIX = ".tar.xz"
 ARCHIVES = f"*{SUFFIX}"
-SHARED_FOLDERS = ("redundancy", "efficiency", "search", "explorer")
+SHARED_FILES = ("redundancy/*", "efficiency/*", "search/*", "explorer/*", "paper/figures/contact_sheet.*")
+"""The contact sheet is drawn from the data, which are not packed either."""
 OF_RUN = ("models/{run}/*/*", "predictions/{run}/*", "scores/{run}/*", "validation/{run}.json*")
 WEIGHTS = ".safetensors"
 RUN = re.compile(r"(?P<experiment>[a-z0-9][a-z0-9.-]*)\.seed(?P<seed>\d+)")
@@ -56,7 +57,7 @@ def pack(results: Path, store: Path) -> list[Path]:
         ".".join(run.parts): [path for pattern in OF_RUN for path in results.glob(pattern.format(run=run.as_posix()))]
         for run in runs
     }
-    groups[SHARED] = [path for name in SHARED_FOLDERS for path in (results / name).glob("*")]
+    groups[SHARED] = [path for pattern in SHARED_FILES for path in results.glob(pattern)]
     return [_write(results, store / f"{name}{SUFFIX}", files) for name, files in groups.items() if files]
 
 

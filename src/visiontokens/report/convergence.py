@@ -30,17 +30,23 @@ def convergence(results: Path, labels: Mapping[str, str], baseline: str = BASELI
             change = f"{row['difference']:+.1f} [{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]"
             name = labels.get(row["experiment"], row["experiment"])
             lines.append(_line(name, row["seed"], row["value"], change, row["verdict"]))
-    behind = [line["Method"] for line in lines if line["Verdict"] == "baseline behind"]
-    text = (
-        f"The baseline is behind {', '.join(behind)}: it is not converged, and comparisons with it favour compression."
-        if behind
-        else "No method is ahead of the baseline beyond noise."
-    )
     caption = (
         "Validation split, exact match, mean over question families (%). Difference to the baseline with 95% interval, "
-        f"images resampled. {text}"
+        f"images resampled. {verdict(pd.DataFrame(lines))}"
     )
     return Table(pd.DataFrame(lines), caption)
+
+
+def verdict(lines: pd.DataFrame) -> str:
+    """Return what the table of `convergence` says of the baseline, in a sentence; "" where nothing was validated."""
+    if lines.empty:
+        return ""
+    behind = lines.loc[lines["Verdict"] == "baseline behind", "Method"].unique()
+    if len(behind) == 0:
+        return "No method is ahead of the baseline beyond noise."
+    return (
+        f"The baseline is behind {', '.join(behind)}: it is not converged, and comparisons with it favour compression."
+    )
 
 
 def _line(name: str, seed: int, value: float, change: str, verdict: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from visiontokens.config import Config
 from visiontokens.provenance import atomic_write, read_json
 from visiontokens.report.book import Book
 from visiontokens.report.comparisons import paired
-from visiontokens.report.convergence import convergence
+from visiontokens.report.convergence import convergence, verdict
 from visiontokens.report.summaries import orderings, summary
 from visiontokens.report.write import markdown
 
@@ -59,7 +59,7 @@ def _block(config: Config, figures: Path) -> str:
     book = Book.load(config.results_dir, config.experiments.table.parent)
     run = read_json(next(iter(sorted(config.results_dir.glob("predictions/none/seed*/record.json")))))["run"]
     seeds = config.experiments.seeds
-    gate = convergence(config.results_dir, dict(book.experiments["label"])).caption.rsplit(". ", 1)[-1]
+    gate = verdict(convergence(config.results_dir, dict(book.experiments["label"])).frame)
     origin = (
         f"Our numbers at scale `{config.scale}`, {seeds} seed{'s' if seeds > 1 else ''}: {run['date']}, commit "
         f"`{run['commit']}`, {run['processor']}, {run['cores']} cores."

@@ -9,13 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from visiontokens.report.book import AVERAGE, Book, Cell
+from visiontokens.report.field import BASELINE
 from visiontokens.report.style import GREY, method_style, new_figure, not_run
 
 Values = Mapping[str, Cell]
 
 
 def ablation_bars(
-    experiments: Sequence[str], panels: Mapping[str, Values], labels: Mapping[str, str], *, baseline: str = "none"
+    experiments: Sequence[str], panels: Mapping[str, Values], labels: Mapping[str, str], *, baseline: str = BASELINE
 ) -> Figure:
     """Draw horizontal bars from the top down, with 95% intervals and a line at the baseline.
 
@@ -59,7 +60,7 @@ def _panel(axis: Axes, experiments: Sequence[str], values: Values, baseline: str
         )  # fmt: skip
         highest = max(highest, cell.value + (error or 0))
     if baseline in values:
-        axis.axvline(values[baseline].value, color="black", linestyle=(0, (4, 3)), linewidth=1, zorder=0)
+        axis.axvline(values[baseline].value, color="black", linestyle=(0, (4, 3)), linewidth=1, zorder=2)
         highest = max(highest, values[baseline].value)
     axis.set_ylim(-0.6, len(experiments) - 0.4)
     axis.set_xlim(0, 1.18 * highest or 1)
@@ -77,7 +78,7 @@ def bars_of(book: Book, tables: Sequence[str]) -> Figure:
     rows = [name for name in claimed if name in book.run]
     panels: dict[str, Values] = {}
     for bench, title in ((AVERAGE, "Average"), ("textvqa", None), ("gqa", None), ("pope", None)):
-        values = {name: book.cells[name, bench] for name in rows if (name, bench) in book.cells}
+        values = {name: book.cells[name, bench] for name in [*rows, BASELINE] if (name, bench) in book.cells}
         if values:
             panels[title or str(book.benchmarks["label"][bench])] = values
     labels = {name: book.label(name) for name in rows}

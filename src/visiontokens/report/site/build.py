@@ -8,6 +8,7 @@ from pathlib import Path
 from visiontokens.config import Config
 from visiontokens.provenance import stamp
 from visiontokens.report.book import Book
+from visiontokens.report.convergence import convergence, verdict
 from visiontokens.report.leaderboard import PART
 from visiontokens.report.site import board, gallery, overview
 from visiontokens.report.site.data import HEADLINES, commits, write_data
@@ -74,6 +75,7 @@ def _overview(shell: Shell, book: Book, results: Path, data: set[str]) -> Path:
         f"Compact vision tokens: results at scale {shell.scale}",
         "overview",
         headlines=overview.headlines(book),
+        gate=verdict(convergence(results, dict(book.experiments["label"])).frame),
         claims=overview.ledger_grid(claims),
         counts=overview.counts(claims),
         summary=overview.summary_grid(book),
