@@ -11,27 +11,43 @@ from visiontokens.provenance import write_json
 from visiontokens.report.convergence import controls, convergence
 
 
-def result(name, right):
+def result(name, right, seed=0):
     """A validation result over 50 images with two families."""
     questions = [[f"{i // 2:03d}-{i % 2}", ("color", "number")[i % 2], int(ok)] for i, ok in enumerate(right)]
     marks = np.array(right, dtype=float)
     value = 100 * (marks[::2].mean() + marks[1::2].mean()) / 2
-    return {"experiment": name, "seed": 0, "value": float(value), "questions": questions}
+    return {"experiment": name, "seed": seed, "value": float(value), "questions": questions}
 
 
 def test_verdicts():
     rng = np.random.default_rng(0)
     base = rng.random(100) < 0.7
     better, worse = base | (rng.random(100) < 0.9), base & (rng.random(100) < 0.3)
-    out = gate(result("none", base), [result("same", base), result("good", better), result("bad", worse)])
+    runs = [result("none", base), result("same", base), result("good", better), result("bad", worse)]
+    out = gate(runs, "none")
     assert out.verdict.tolist() == ["level", "baseline behind", "baseline ahead"]
     assert out.difference[0] == 0
     assert ((out.ci_low <= out.difference) & (out.difference <= out.ci_high)).all()
+    assert gate(runs, "absent").empty
+
+
+def test_a_lead_in_one_of_three_seeds_is_level_and_in_all_of_them_is_not():
+    base = [1, 0] * 50
+    once, always = ([result("stf", right, seed) for seed, right in enumerate(rows)] for rows in (
+        ([1, 1] * 50, base, base), ([1, 1] * 50, [1, 1] * 45 + base[:10], [1, 1] * 48 + base[:4]),
+    ))  # fmt: skip
+    bases = [result("none", base, seed) for seed in range(3)]
+    (level,), (behind,) = (gate([*bases, *runs], "none").to_dict("records") for runs in (once, always))
+    assert (level["verdict"], level["seeds"]) == ("level", 3)
+    assert level["difference"] == pytest.approx(50 / 3)
+    assert behind["verdict"] == "baseline behind"
+    (single,) = gate([*bases, once[0]], "none").to_dict("records")
+    assert (single["verdict"], single["seeds"]) == ("baseline behind", 1)
 
 
 def test_other_questions_are_refused():
     with pytest.raises(ValueError, match="'b': other questions than 'a'"):
-        gate(result("a", [1] * 100), [result("b", [1] * 98)])
+        gate([result("a", [1] * 100), result("b", [1] * 98)], "a")
 
 
 def test_read_validations(tmp_path):

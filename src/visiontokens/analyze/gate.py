@@ -7,13 +7,14 @@ with every trained method that keeps a quarter of the tokens or fewer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from visiontokens.analyze.stats import Estimate, with_seeds
 from visiontokens.provenance import read_json
 
 RESAMPLES = 2000
@@ -24,38 +25,55 @@ def read_validations(folder: Path) -> list[dict[str, Any]]:
     return [read_json(path) for path in sorted(folder.glob("*/seed*.json"))]
 
 
-def gate(baseline: Mapping[str, Any], others: Iterable[Mapping[str, Any]], seed: int = 0) -> pd.DataFrame:
-    """Compare validation results with the baseline's, question by question.
+def gate(runs: Iterable[Mapping[str, Any]], baseline: str) -> pd.DataFrame:
+    """Compare validation results with the baseline's, question by question, over the seeds that both have.
 
-    Columns: experiment, seed, value (mean over families, percent), difference (to the baseline, points), ci_low,
-    ci_high (95 %, images resampled), verdict: `baseline ahead`, `level` or `baseline behind`.
+    Columns: experiment, seeds (number), value (mean over families and seeds, percent), difference (to the baseline,
+    points), ci_low, ci_high (95 %: images resampled, and the spread over seeds where there are several), verdict:
+    `baseline ahead`, `level` or `baseline behind`. The baseline itself is no row.
 
     Raises:
         ValueError: two results answer different questions.
     """
+    found: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for run in runs:
+        found.setdefault(run["experiment"], {})[run["seed"]] = run
+    base = found.pop(baseline, {})
     rows = []
-    for other in others:
-        if [q[:2] for q in other["questions"]] != [q[:2] for q in baseline["questions"]]:
-            raise ValueError(f"validation of {other['experiment']!r}: other questions than {baseline['experiment']!r}")
-        draws = _differences(baseline["questions"], other["questions"], seed)
-        low, high = np.percentile(draws, [2.5, 97.5])
-        verdict = "baseline behind" if low > 0 else "baseline ahead" if high < 0 else "level"
+    for name, own in found.items():
+        seeds = sorted(set(own) & set(base))
+        if not seeds:
+            continue
+        estimate = _estimate([(base[seed], own[seed]) for seed in seeds])
+        low, high = estimate.interval()
         rows.append(
             {
-                "experiment": other["experiment"],
-                "seed": other["seed"],
-                "value": other["value"],
-                "difference": other["value"] - baseline["value"],
-                "ci_low": float(low),
-                "ci_high": float(high),
-                "verdict": verdict,
+                "experiment": name,
+                "seeds": len(seeds),
+                "value": float(np.mean([own[seed]["value"] for seed in seeds])),
+                "difference": estimate.value,
+                "ci_low": low,
+                "ci_high": high,
+                "verdict": "baseline behind" if low > 0 else "baseline ahead" if high < 0 else "level",
             }
         )
     return pd.DataFrame(rows)
 
 
-def _differences(ours: list[list[Any]], theirs: list[list[Any]], seed: int) -> np.ndarray:
-    """Return resampled differences (theirs - ours) of the mean over families, in points, `[RESAMPLES]`."""
+def _estimate(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> Estimate:
+    """Return the mean difference of pairs (baseline, other), one a seed; all seeds are asked the same questions."""
+    for base, other in pairs:
+        if [q[:2] for q in other["questions"]] != [q[:2] for q in base["questions"]]:
+            raise ValueError(f"validation of {other['experiment']!r}: other questions than {base['experiment']!r}")
+    draws = np.mean([_differences(base["questions"], other["questions"]) for base, other in pairs], 0)
+    return with_seeds([other["value"] - base["value"] for base, other in pairs], float(draws.std(ddof=1)))
+
+
+def _differences(ours: list[list[Any]], theirs: list[list[Any]]) -> np.ndarray:
+    """Return resampled differences (theirs - ours) of the mean over families, in points, `[RESAMPLES]`.
+
+    The same images are drawn for any two runs.
+    """
     families = sorted({row[1] for row in ours})
     images = sorted({row[0].rsplit("-", 1)[0] for row in ours})
     place = {image: i for i, image in enumerate(images)}
@@ -65,5 +83,5 @@ def _differences(ours: list[list[Any]], theirs: list[list[Any]], seed: int) -> n
         cell = place[question.rsplit("-", 1)[0]], families.index(family)
         gain[cell] += other - mine
         count[cell] += 1
-    weights = np.random.default_rng(seed).multinomial(len(images), np.full(len(images), 1 / len(images)), RESAMPLES)
+    weights = np.random.default_rng(0).multinomial(len(images), np.full(len(images), 1 / len(images)), RESAMPLES)
     return 100 * ((weights @ gain) / np.maximum(weights @ count, 1)).mean(1)

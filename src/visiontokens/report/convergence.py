@@ -14,7 +14,7 @@ BASELINE = "none"
 
 
 def convergence(results: Path, labels: Mapping[str, str], baseline: str = BASELINE) -> Table:
-    """Return every trained run beside the baseline of its seed, on validation questions (the convergence gate).
+    """Return every trained experiment beside the baseline, on validation questions (the convergence gate).
 
     Args:
         results: folder of one scale.
@@ -23,16 +23,16 @@ def convergence(results: Path, labels: Mapping[str, str], baseline: str = BASELI
     """
     runs = read_validations(results / "validation")
     lines = []
-    for base in (run for run in runs if run["experiment"] == baseline):
-        others = [run for run in runs if run["seed"] == base["seed"] and run["experiment"] != baseline]
-        lines.append(_line(labels.get(baseline, baseline), base["seed"], base["value"], "", "baseline"))
-        for row in gate(base, others).to_dict("records"):
-            change = f"{row['difference']:+.1f} [{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]"
-            name = labels.get(row["experiment"], row["experiment"])
-            lines.append(_line(name, row["seed"], row["value"], change, row["verdict"]))
+    base = [run["value"] for run in runs if run["experiment"] == baseline]
+    if base:
+        lines.append(_line(labels.get(baseline, baseline), len(base), sum(base) / len(base), "", "baseline"))
+    for row in gate(runs, baseline).to_dict("records"):
+        change = f"{row['difference']:+.1f} [{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]"
+        name = labels.get(row["experiment"], row["experiment"])
+        lines.append(_line(name, row["seeds"], row["value"], change, row["verdict"]))
     caption = (
         "Validation split, exact match, mean over question families (%). Difference to the baseline with 95% interval, "
-        f"images resampled. {verdict(pd.DataFrame(lines))}"
+        f"images resampled and, with several seeds, their spread. {verdict(pd.DataFrame(lines))}"
     )
     return Table(pd.DataFrame(lines), caption)
 
@@ -41,16 +41,16 @@ def verdict(lines: pd.DataFrame) -> str:
     """Return what the table of `convergence` says of the baseline, in a sentence; "" where nothing was validated."""
     if lines.empty:
         return ""
-    behind = lines.loc[lines["Verdict"] == "baseline behind", "Method"].unique()
-    if len(behind) == 0:
+    behind = lines.loc[lines["Verdict"] == "baseline behind", "Method"].tolist()
+    if not behind:
         return "No method is ahead of the baseline beyond noise."
     return (
         f"The baseline is behind {', '.join(behind)}: it is not converged, and comparisons with it favour compression."
     )
 
 
-def _line(name: str, seed: int, value: float, change: str, verdict: str) -> dict[str, str]:
-    return {"Method": name, "Seed": str(seed), "Validation": number(value), "Difference": change, "Verdict": verdict}
+def _line(name: str, seeds: int, value: float, change: str, verdict: str) -> dict[str, str]:
+    return {"Method": name, "Seeds": str(seeds), "Validation": number(value), "Difference": change, "Verdict": verdict}
 
 
 def controls(results: Path, baseline: str = BASELINE) -> Table:

@@ -56,13 +56,9 @@ class Evidence:
     def unconverged(self) -> dict[str, str]:
         """Rows that are ahead of the baseline on the validation split beyond noise, and how far."""
         runs = read_validations(self.book.results / "validation")
-        found: dict[str, str] = {}
-        for base in (run for run in runs if run["experiment"] in BASELINES):
-            others = [run for run in runs if run["seed"] == base["seed"] and run["experiment"] != base["experiment"]]
-            for row in gate(base, others).to_dict("records"):
-                if row["verdict"] == "baseline behind":
-                    found.setdefault(row["experiment"], f"{row['difference']:.1f} points, seed {row['seed']}")
-        return found
+        rows = [row for base in BASELINES for row in gate(runs, base).to_dict("records")]
+        behind = [row for row in rows if row["verdict"] == "baseline behind"]
+        return {row["experiment"]: f"{row['difference']:.1f} points, seeds: {row['seeds']}" for row in behind}
 
     def label(self, experiment: str) -> str:
         """Return an experiment's name for readers."""
