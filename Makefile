@@ -3,7 +3,7 @@
 #   make smoke                the same workflow on a handful of samples, in minutes
 #   make site                 the pages again, with the verdicts and the leaderboard where they have been made
 #   make test                 the tests, the whole workflow at smoke scale among them
-#   make test-cluster         the tests of several processes and of a real SLURM, started by them
+#   make test-cluster         the tests of several processes, of a real SLURM that they start, and three rounds of chaos
 #   make published            tables, figures and pages of the published runs (SCALE=mini): nothing is trained
 #   make restore              bring stored results back into a fresh clone (REMOTE=DIR: where they are)
 #   make verify               every claim of both papers: PASS, FAIL or NOT RUN, with the numbers (SCALE=mini)
@@ -67,10 +67,10 @@ site: .venv/.ok
 	@echo "Open results/$(SCALE)/site/index.html"
 
 test: .venv/.ok
-	OMP_NUM_THREADS=1 pytest -q -n $(CORES) --dist loadfile tests/unit tests/conformance tests/workflow tests/artifact tests/chaos
+	OMP_NUM_THREADS=1 pytest -q -n $(CORES) --dist loadfile tests/unit tests/conformance tests/workflow tests/artifact
 
 test-cluster: .venv/.ok
-	OMP_NUM_THREADS=1 pytest -q tests/distributed tests/slurm
+	OMP_NUM_THREADS=1 pytest -q tests/distributed tests/slurm tests/chaos
 
 chaos: .venv/.ok
 	python tests/chaos/driver.py --rounds $(ROUNDS) --folder .chaos

@@ -198,4 +198,4 @@ def test_official_scales_ask_one_question_at_a_time_and_keep_answers(scale):
     settings = load_config([ROOT / f"config/scales/{scale}.yaml"]).evaluate
     assert settings.batch_size == 1
     assert settings.cache
-    assert json.loads(settings.model_dump_json())["max_new_tokens"] == 128
+    assert json.loads(settings.model_dump_json())["max_new_tokens"] == 1024
