@@ -85,7 +85,7 @@ def unclear(attempt: Attempt) -> str:
 def tail(text: str) -> str:
     """Return the telling end of an output."""
     telling = [line for line in text.splitlines() if re.search(r"Error|error|visiontokens [a-z-]+:", line)]
-    return " | ".join(telling[-6:])[-900:]
+    return " | ".join(telling[-6:] or text.splitlines()[-3:])[-900:]
 
 
 def done(log: Path) -> dict[int, dict[str, object]]:

@@ -58,6 +58,6 @@ JOBS = {
         Job("probe", (f"{RESULTS}/redundancy",), f"{RESULTS}/redundancy/curve.csv", 9),
         Job("measure", (f"{RESULTS}/efficiency",), f"{RESULTS}/efficiency/stf-mbtf.json", 9),
         Job("notebook", (f"{RESULTS}/notebooks",), f"{RESULTS}/notebooks/01_redundancy.html", 9),
-        Job("summary", (f"{RESULTS}/paper/index.html",), f"{RESULTS}/paper/index.html", 4),
+        Job("summary", (f"{RESULTS}/paper/summary.txt",), f"{RESULTS}/paper/summary.txt", 4),
     )
 }
